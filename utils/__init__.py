@@ -1,0 +1,1 @@
+"""Nothing about speech: options, stages, environment, files, checkpoints, devices, reports."""
