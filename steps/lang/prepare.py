@@ -1,0 +1,184 @@
+"""Stage 3: token set, word list and lexicon from the texts of cuts.
+
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text translation.en --type bpe \\
+        --vocab-size 500 --tags --out data/lang_bpe_500
+
+One call makes one token set, joint over all languages that the target has; `--languages fr` makes it for French alone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import sentencepiece as spm
+from lhotse import SupervisionSegment
+from lhotse.serialization import deserialize_item
+
+from steps.lang.tables import BOUNDARY, SPECIAL, word_table, write_lexicon, write_table
+from steps.lang.targets import parse_target, target_language, target_text, targets_of
+from steps.lang.tokenizer import Tokenizer, load_bpe, normalize, pieces_of, tag
+from utils.errors import UserError, run
+from utils.files import atomic_path, read_jsonl, write_json
+from utils.options import Parser
+
+DEFAULT_VOCAB_SIZE = 500
+
+
+def supervisions(path: str | Path) -> Iterator[SupervisionSegment]:
+    """Every supervision of a cut or supervision manifest; `UserError` where a line is something else."""
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            item = deserialize_item(row)
+            found = [item] if isinstance(item, SupervisionSegment) else list(item.supervisions)
+        except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"{path}, entry {number}: not a cut or a supervision ({error!r}).") from None
+        yield from found
+
+
+def collect(
+    paths: Sequence[str | Path], targets: Sequence[str], languages: Sequence[str] | None = None, same_language=False
+) -> dict[str, list[str]]:
+    """Normalised texts of `targets` by language, in the order of the manifests, restricted to `languages` if given."""
+    for target in targets:
+        parse_target(target)
+    texts: dict[str, list[str]] = {}
+    available: Counter[str] = Counter()
+    for path in paths:
+        for supervision in supervisions(path):
+            available.update(targets_of(supervision))
+            for target in targets:
+                if text := target_text(supervision, target, same_language):
+                    language = target_language(supervision, target) or "und"  # ISO 639's code for "undetermined"
+                    texts.setdefault(language, []).append(normalize(text))
+    where = " ".join(map(str, paths))
+    if not texts:
+        there = f"there are {' '.join(sorted(available))}" if available else "no utterance has any text"
+        raise UserError(f"{where}: no utterance has the target {' or '.join(targets)}: {there}.")
+    for language in languages or []:
+        if language not in texts:
+            hint = nearest(language, texts)
+            raise UserError(
+                f"{where}: no text in the language '{language}'{hint}: there are {' '.join(sorted(texts))}."
+            )
+    return {language: texts[language] for language in sorted(languages or texts)}
+
+
+def train_bpe(texts: Sequence[str], vocab_size: int, model_type: str, tags: Sequence[str]) -> bytes:
+    """A serialised sentencepiece model with icefall's ids (`<blk>` 0, `<sos/eos>` 1, `<unk>` 2), then `tags`.
+
+    `model_type` is `unigram` or `bpe`. `UserError` with the largest or smallest possible size if `vocab_size` is not.
+    """
+    model = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type=model_type,
+            control_symbols=[*SPECIAL[:2], *tags],
+            unk_id=2,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            unk_piece=SPECIAL[2],
+            character_coverage=1.0,
+            normalization_rule_name="identity",  # ours is NFC; the default NFKC would change what the reference says
+            max_sentence_length=1 << 20,  # longer ones are left out silently, and the default is 4192 bytes
+            shuffle_input_sentence=False,
+            num_threads=1,  # sums in a fixed order: the same model every time
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(_explain(str(error), vocab_size)) from None
+    return model.getvalue()
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    if largest := re.search(r"value <= (\d+)", message):
+        return f"--vocab-size {vocab_size} is too large for this text: the largest possible is {largest[1]}."
+    if smallest := re.search(r"smaller than required_chars.*?(\d+) vs (\d+)", message):
+        return f"--vocab-size {vocab_size} is too small for the characters of this text: give at least {smallest[2]}."
+    return f"sentencepiece could not train a model of --vocab-size {vocab_size}: {' '.join(message.split())[:200]}."
+
+
+def prepare(
+    texts: dict[str, list[str]], out: str | Path, kind: str, about: dict, vocab_size: int, model_type: str
+) -> Tokenizer:
+    """Write a lang folder from texts by language and read it back; `about` goes into lang.json."""
+    out = Path(out)
+    tags = [tag(language) for language in texts] if about["tags"] else []
+    lines = [line for language in texts for line in texts[language]]
+    if kind == "bpe":
+        serialized = train_bpe(lines, vocab_size, model_type, tags)
+        with atomic_path(out / "bpe.model") as temporary:
+            temporary.write_bytes(serialized)
+        tokens = pieces_of(load_bpe(out / "bpe.model"), out / "bpe.model")
+    else:
+        characters = sorted({character for line in lines for character in line if character != " "})
+        tokens = [*SPECIAL, *tags, BOUNDARY, *characters]
+    write_table(out / "tokens.txt", tokens)
+    write_json(out / "lang.json", {"type": kind, "languages": list(texts), **about, "vocab_size": len(tokens)})
+    if kind == "char":
+        (out / "bpe.model").unlink(missing_ok=True)  # an earlier run's, which icefall would read
+    tokenizer = Tokenizer.load(out)
+    words = word_table(word for line in lines for word in line.split())
+    write_table(out / "words.txt", words)
+    boundary = [BOUNDARY] if BOUNDARY in tokens else []
+    spelled = [(word, tokenizer.pieces(word)) for word in words[2:-3]]
+    write_lexicon(out / "lexicon.txt", [("<UNK>", [*boundary, SPECIAL[2]]), *spelled])
+    return tokenizer
+
+
+def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> str:
+    """One line on how `tokenizer` fits `texts`: utterances, tokens per word, unknown characters with their counts."""
+    lines = [line for language in texts for line in texts[language]]
+    tokens = sum(len(tokenizer.pieces(line)) for line in lines)
+    words = sum(len(line.split()) for line in lines)
+    unknown = Counter(character for line in lines for character in tokenizer.unknown(line))
+    listed = ", ".join(f"'{character}' {count}" for character, count in sorted(unknown.items()))
+    what = f"{sum(unknown.values())} unknown characters ({listed})" if unknown else "no unknown character"
+    return f"{name}: {len(lines)} utterances, {words} words, {tokens / words:.2f} tokens a word, {what}"
+
+
+def _options() -> Parser:
+    parser = Parser(prog="steps.lang.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("--cuts", nargs="+", required=True, metavar="FILE", help="cut or supervision manifests")
+    parser.add_argument("--target", nargs="+", default=["text"], help="text and/or translation.<language>")
+    parser.add_argument("--languages", nargs="+", metavar="LANG", help="only text in these languages (of the target)")
+    parser.add_argument("--same-language", action="store_true", help="a transcript is its own language's translation")
+    parser.add_argument("--type", choices=["char", "bpe"], default="char", help="characters or sentencepiece units")
+    parser.add_argument("--vocab-size", type=int, help=f"bpe: number of tokens (default: {DEFAULT_VOCAB_SIZE})")
+    parser.add_argument("--model-type", choices=["unigram", "bpe"], help="bpe: the algorithm (default: unigram)")
+    parser.add_argument("--tags", action="store_true", help="a token per language, put before each utterance")
+    parser.add_argument("--check", nargs="+", default=[], metavar="FILE", help="report what is unknown in these cuts")
+    parser.add_argument("--out", required=True, metavar="DIR", help="lang folder to write")
+    return parser
+
+
+def main() -> None:
+    options = _options().parse_args()
+    for name in ("vocab_size", "model_type"):
+        if options.type == "char" and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for --type bpe: a character set has the size that it has.")
+    texts = collect(options.cuts, options.target, options.languages, options.same_language)
+    if options.tags and "und" in texts:
+        raise UserError(f"{' '.join(options.cuts)}: --tags needs the language of every utterance, and some have none.")
+    size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
+    model_type = options.model_type or "unigram"
+    about = {"tags": options.tags, "target": " ".join(options.target), "same_language": options.same_language}
+    if options.type == "bpe":
+        about["model_type"] = model_type
+    tokenizer = prepare(texts, options.out, options.type, about, size, model_type)
+    print(f"{options.out}: {tokenizer.vocab_size} tokens ({options.type}) for {' '.join(texts)}")
+    print(describe(tokenizer, texts, " ".join(options.cuts)))
+    for path in options.check:
+        print(describe(tokenizer, collect([path], options.target, options.languages, options.same_language), path))
+
+
+if __name__ == "__main__":
+    run(main)
