@@ -1,0 +1,327 @@
+"""The Asterisk core sounds: some 560 telephone prompts spoken in English, Spanish, French, Italian and Russian.
+
+    python -m local.asterisk download --out downloads
+    python -m local.asterisk manifests --corpus downloads --out data/manifests
+
+One voice a language (English and Spanish are the same woman), 16 kHz, CC BY(-SA) 3.0. Since the same prompts come in
+every language, each supervision has its translations: a speech translation corpus in 20 directions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from argparse import Namespace
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from local.asterisk_prompts import Prompt, find_language, read_prompts
+from local.fetch import Apt, Archive, fetch_all, move_tree, sha256_of
+from local.splits import assign_splits, find_families
+from local.text import LANGUAGES, check_language
+from utils.errors import UserError, run
+from utils.files import atomic_path, read_json, write_json, write_jsonl
+from utils.options import Parser
+
+RATE = 16000  # Hz
+SPLITS = ("train", "dev", "test")
+SPEAKERS = {"en": "allison", "es": "allison", "fr": "june", "it": "carlo", "ru": "ivrvoice"}
+DEBIAN_VERSION = "1.6.1-1"
+DEBIAN = {  # SHA-256 of version 1.6.1-1
+    "asterisk-core-sounds-en": "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+    "asterisk-core-sounds-es": "9afdab7f559f036649fb406e625899306ca1004df8ebe39c30bfbd5912d66f74",
+    "asterisk-core-sounds-fr": "04c82c78c570c43a7136cbc5e2488d0c470b775468dff9fbce4a131b18cf1056",
+    "asterisk-core-sounds-it": "3884d9457e12f21caa018c18f0d587df5d53ebea14b673d8453a134c5941ab3b",
+    "asterisk-core-sounds-ru": "28a61616bb0cd3345a7ea532dec4df9f071e5d0fa9f8c1a563ea9669002f39ab",
+    "asterisk-core-sounds-en-g722": "38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806",
+    "asterisk-core-sounds-es-g722": "e4e3b4281057d3b81b779298fd6be705f57411513955c518eed1bcaabbd615b8",
+    "asterisk-core-sounds-fr-g722": "7add61d5e42279ecff1bbdf842a5a946ac3644fac9a0fe44384731aa7270c8e0",
+    "asterisk-core-sounds-it-g722": "46b4cf7afc508a5fcfc051b7ea233251c0d195dd4ef83cc4b7facb4c6429b016",
+    "asterisk-core-sounds-ru-g722": "673b4238a6b8269960f055d868c6a11083f7a0d00979167cb01554046b48ed9b",
+}
+UPSTREAM_URL = "https://downloads.asterisk.org/pub/telephony/sounds/releases/"
+UPSTREAM = {  # size and SHA-256 of upstream's archives, which Debian's source package lists and keeps as they are
+    "en": (10756090, "59891033e764d9dffc5ccdd78e845a1c8ea6bed0b434128bb0199c63ef591770"),
+    "es": (13175419, "3c474f73cc4f65478b3cf05ab0c5da19c8ce408699f61491f6aafba450cb540a"),
+    "fr": (10975670, "7ff3ca96bbb295a6458e6eb1ff92690d9a5d0db0b4ddfa2c488237e4d251efbe"),
+    "it": (10191350, "44a7fd7b067ff7f71df7fec31f9a8c960e13d35ca30c31878913c4020bfc00b6"),
+    "ru": (10635740, "fde2a071b811a081219138693d6813d122d91c2c3423936274b110b97645b61b"),
+}
+
+
+# ---- download
+
+
+def plan_apt(languages: list[str], apt: Apt) -> list[Archive] | None:
+    """The Debian packages to fetch: every language's prompt list (the splits need them all), the chosen ones' audio."""
+    packages = [f"asterisk-core-sounds-{language}" for language in LANGUAGES]
+    packages += [f"asterisk-core-sounds-{language}-g722" for language in languages]
+    archives = apt.archives(packages)
+    for archive in archives or []:
+        if f"_{DEBIAN_VERSION}_" not in archive.name:
+            tqdm.write(f"{archive.name} is not the version this was made for: checked against apt's index instead")
+        elif archive.sha256 != DEBIAN[archive.package]:
+            raise UserError(f"apt's index gives {archive.name} another checksum than Debian's: run apt-get update.")
+    return archives
+
+
+def plan_upstream(languages: list[str], url: str = UPSTREAM_URL) -> list[Archive]:
+    """Upstream's archives, each with a language's prompt list and audio."""
+    names = {language: f"asterisk-core-sounds-{language}-g722-1.6.1.tar.gz" for language in languages}
+    return [Archive(name, *UPSTREAM[language], url=url + name) for language, name in names.items()]
+
+
+def unpack(path: Path, corpus: Path) -> int:
+    """Unpack a .deb or .tar.gz below `corpus` unless all its files are there; the number of files it holds.
+
+    Files appear under their names only when whole; `<archive>.files.json` lists them, with sizes, for the next time.
+    """
+    stamp = path.with_name(path.name + ".files.json")
+    digest = sha256_of(path)
+    if stamp.exists():
+        known = read_json(stamp)
+        sizes = {name: (corpus / name).stat().st_size if (corpus / name).exists() else -1 for name in known["files"]}
+        if known["sha256"] == digest and sizes == known["files"]:
+            return len(sizes)
+    temporary = corpus / f".tmp-unpack-{os.getpid()}"
+    try:
+        if path.suffix == ".deb":
+            temporary.mkdir(parents=True)
+            Apt.unpack(path, temporary)
+        else:
+            language = path.name.split("-")[3]
+            (temporary / language).mkdir(parents=True)
+            with tarfile.open(path) as tar:
+                members = [m for m in tar if m.isfile() and not (m.name.startswith("/") or ".." in Path(m.name).parts)]
+                tar.extractall(temporary / language, members)
+        files = {str(p.relative_to(temporary)): p.stat().st_size for p in temporary.rglob("*") if p.is_file()}
+        move_tree(temporary, corpus)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    write_json(stamp, {"sha256": digest, "files": files})
+    return len(files)
+
+
+def download(arguments: Namespace) -> None:
+    """Fetch and unpack the corpus; the same command continues after an interruption and repairs what is damaged."""
+    folder = Path(arguments.out)
+    apt, archives = None, None
+    if arguments.source != "upstream":
+        if Apt.available():
+            apt = Apt(folder / "archives")
+            archives = plan_apt(arguments.languages, apt)
+        if archives is None and arguments.source == "apt":
+            raise UserError("apt has no asterisk-core-sounds packages here: use --source upstream.")
+    if archives is None:
+        apt, archives = None, plan_upstream(arguments.languages)
+    print(f"source: {'Debian packages through apt' if apt else UPSTREAM_URL}")
+    paths = fetch_all(archives, folder / "archives", apt)
+    count = sum(unpack(path, folder) for path in tqdm(paths, desc="unpack", unit="archive"))
+    print(f"{folder}: {count} files of {len(paths)} archives, all checksums right")
+
+
+# ---- manifests
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One language of the corpus: its prompts, and the audio file of each prompt that has one."""
+
+    prompts: dict[str, Prompt]
+    audio: dict[str, Path]
+
+
+def read_corpus(corpus: Path, languages: list[str]) -> dict[str, Voice]:
+    """Every language that `corpus` holds; `UserError` where one of `languages` is missing or half there."""
+    again = f"run 'python -m local.asterisk download --out {corpus}' (stage 0), which fetches only what is missing"
+    if not corpus.is_dir():
+        raise UserError(f"Corpus folder {corpus} does not exist: {again}, or give --corpus the folder that has it.")
+    voices = {}
+    for language in LANGUAGES:
+        found = find_language(corpus, language)
+        if found is None:
+            if language in languages:
+                raise UserError(f"{corpus} has no {LANGUAGES[language]} (no list core-sounds-{language}.txt): {again}.")
+            continue
+        listing, sounds = found
+        audio = {str(path.relative_to(sounds).with_suffix("")): path for path in sorted(sounds.rglob("*.g722"))}
+        prompts = read_prompts(listing, language, set(audio))
+        without = sum(name not in audio for name in prompts)
+        if language in languages and without > 0.1 * len(prompts):
+            raise UserError(
+                f"{sounds} is half there: {without} of the {len(prompts)} prompts in its list have no audio; {again}."
+            )
+        voices[language] = Voice(prompts, audio)
+    return voices
+
+
+def group_of(prompt: str) -> str | None:
+    """The prompts that are variants of each other by their names: voice mail, conferences, agents."""
+    group = prompt.split("-")[0]
+    return {"vm": "vm", "conf": "conf", "confbridge": "conf", "agent": "agent"}.get(group)
+
+
+def decode(source: Path, target: Path) -> int | str:
+    """G.722 to 16-bit FLAC; the number of samples, or why it cannot be done. A finished `target` is not made again."""
+    import av
+    import numpy as np
+    import soundfile
+
+    try:
+        expected = 2 * source.stat().st_size  # 64 kbit/s: a byte is two samples
+        if expected == 0:
+            return "empty"
+        if target.exists() and target.stat().st_mtime >= source.stat().st_ctime:
+            try:
+                if soundfile.info(target).frames == expected:
+                    return expected
+            except soundfile.SoundFileError:
+                pass
+        with av.open(str(source), format="g722") as container:
+            samples = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
+        with atomic_path(target) as temporary:
+            soundfile.write(temporary, samples, RATE, format="FLAC", subtype="PCM_16")
+        return len(samples)
+    except (av.error.FFmpegError, ValueError) as error:
+        return f"corrupt: {' '.join(str(error).split())}"
+
+
+def decode_all(voices: dict[str, Voice], folder: Path, jobs: int) -> dict[tuple[str, str], tuple[Path, int | str]]:
+    """{(language, prompt): (FLAC file, samples or reason)} of all audio in `voices`, decoded by `jobs` processes."""
+    work = {}
+    for language, voice in voices.items():
+        for prompt, source in voice.audio.items():
+            work[language, prompt] = (source, folder / language / f"{utterance_id(language, prompt)}.flac")
+    sources, targets = zip(*work.values(), strict=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        results = pool.map(decode, sources, targets, chunksize=16)
+        results = list(tqdm(results, total=len(work), desc="audio", unit="file"))
+    return {key: (target, result) for key, target, result in zip(work, targets, results, strict=True)}
+
+
+def utterance_id(language: str, prompt: str) -> str:
+    """The id of a recording and of its supervision: "en_digits-1"."""
+    return f"{language}_{prompt.replace('/', '-')}"
+
+
+def make_manifests(arguments: Namespace) -> None:
+    """Write recordings and supervisions of every split, `left_out.jsonl` and `summary.json`; print the summary."""
+    from lhotse import Recording, SupervisionSegment
+    from lhotse.audio import AudioSource
+
+    out = Path(arguments.out)
+    voices = read_corpus(Path(arguments.corpus), arguments.languages)
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
+    for language, voice in voices.items():
+        for name, prompt in voice.prompts.items():
+            texts[name][language] = prompt.text
+    families = find_families(texts, group_of)
+    splits = assign_splits(texts, families, arguments.seed)
+    chosen = {language: voices[language] for language in arguments.languages}
+    audio = decode_all(chosen, Path(arguments.audio or out.parent / "audio").resolve(), arguments.jobs)
+    recordings, supervisions = defaultdict(list), defaultdict(list)
+    left_out = []
+    for (language, name), (path, samples) in sorted(audio.items()):
+        key, prompt, split = utterance_id(language, name), voices[language].prompts[name], splits[name]
+        if isinstance(samples, str):
+            left_out.append({"id": key, "reason": samples.split(":")[0], "detail": samples})
+            continue
+        source = AudioSource("file", [0], str(path))
+        recordings[split].append(Recording(key, [source], RATE, samples, samples / RATE))
+        custom = {
+            "translation": {other: text for other, text in texts[name].items() if text and other != language},
+            "raw_text": prompt.raw,
+            "prompt": name,
+            "family": families[name],
+        }
+        supervisions[split].append(
+            SupervisionSegment(
+                key, key, 0.0, samples / RATE, 0, prompt.text, language, SPEAKERS[language], custom=custom
+            )
+        )
+    for split in SPLITS:
+        write_jsonl(out / f"{split}_recordings.jsonl.gz", (item.to_dict() for item in recordings[split]))
+        write_jsonl(out / f"{split}_supervisions.jsonl.gz", (item.to_dict() for item in supervisions[split]))
+    write_jsonl(out / "left_out.jsonl", left_out)
+    summary = summarise(supervisions, arguments.seed, len(left_out))
+    write_json(out / "summary.json", summary)
+    print_summary(summary, out)
+
+
+def summarise(supervisions: dict[str, list], seed: int, left_out: int) -> dict:
+    """Utterances, minutes, words per split and language, and how long and wordy the utterances of each split are."""
+    import numpy as np
+
+    summary: dict = {"seed": seed, "left_out": left_out, "splits": {}}
+    for split in SPLITS:
+        spoken = [item for item in supervisions[split] if item.text]
+        rows = {}
+        for language in [*sorted({item.language for item in spoken}), "all"]:
+            items = [item for item in spoken if language in ("all", item.language)]
+            words = [len(item.text.split()) for item in items]
+            rows[language] = {
+                "utterances": len(items),
+                "minutes": round(sum(item.duration for item in items) / 60, 2),
+                "words": sum(words),
+            }
+        durations = np.array([item.duration for item in spoken] or [0.0])
+        words = Counter(min(len(item.text.split()), 31) for item in spoken)
+        summary["splits"][split] = {
+            "languages": rows,
+            "prompts": len({item.custom["prompt"] for item in spoken}),
+            "families": len({item.custom["family"] for item in spoken}),
+            "without_text": len(supervisions[split]) - len(spoken),
+            "seconds": {f"p{p}": round(float(np.percentile(durations, p)), 2) for p in (5, 25, 50, 75, 95, 100)},
+            "over_20_s": int((durations > 20).sum()),
+            "utterances_by_words": {
+                "1-2": sum(n for w, n in words.items() if w <= 2),
+                "3-10": sum(n for w, n in words.items() if 3 <= w <= 10),
+                "11-30": sum(n for w, n in words.items() if 11 <= w <= 30),
+                "over 30": words[31],
+            },
+        }
+    return summary
+
+
+def print_summary(summary: dict, out: Path) -> None:
+    """The summary as a table."""
+    print(f"{'split':6} {'lang':5} {'utterances':>10} {'minutes':>8} {'words':>7}")
+    for split, values in summary["splits"].items():
+        for language, row in values["languages"].items():
+            print(f"{split:6} {language:5} {row['utterances']:10} {row['minutes']:8.1f} {row['words']:7}")
+    for split, values in summary["splits"].items():
+        by_words = ", ".join(f"{words} words: {count}" for words, count in values["utterances_by_words"].items())
+        print(f"{split}: {values['prompts']} prompts in {values['families']} families; {by_words}")
+    without = sum(values["without_text"] for values in summary["splits"].values())
+    print(f"{out}: {without} recordings without text, {summary['left_out']} left out (left_out.jsonl)")
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(prog="python -m local.asterisk", description="The Asterisk core sounds: download, manifests.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    fetch = commands.add_parser("download", help="fetch and unpack the corpus")
+    fetch.add_argument("--out", required=True, help="folder for the corpus")
+    fetch.add_argument(
+        "--source", choices=("auto", "apt", "upstream"), default="auto", help="auto: apt where there is apt"
+    )
+    make = commands.add_parser("manifests", help="write Lhotse manifests")
+    make.add_argument("--corpus", required=True, help="folder that download made, or one of unpacked packages")
+    make.add_argument("--out", required=True, help="folder for the manifests")
+    make.add_argument("--audio", help="folder for the decoded audio (default: audio beside --out)")
+    make.add_argument("--seed", type=int, default=0, help="another seed draws other splits")
+    make.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that decode audio")
+    for command in (fetch, make):
+        command.add_argument("--languages", nargs="+", default=list(LANGUAGES), metavar="LANG", help="among these")
+    arguments = parser.parse_args()
+    arguments.languages = list(dict.fromkeys(check_language(language) for language in arguments.languages))
+    (download if arguments.command == "download" else make_manifests)(arguments)
+
+
+if __name__ == "__main__":
+    run(main)
