@@ -61,10 +61,7 @@ def collect(
         raise UserError(f"{where}: no utterance has the target {' or '.join(targets)}: {there}.")
     for language in languages or []:
         if language not in texts:
-            hint = nearest(language, texts)
-            raise UserError(
-                f"{where}: no text in the language '{language}'{hint}: there are {' '.join(sorted(texts))}."
-            )
+            raise UserError(f"{where}: no text in the language '{language}': there are {' '.join(sorted(texts))}.")
     return {language: texts[language] for language in sorted(languages or texts)}
 
 
