@@ -1,0 +1,179 @@
+"""One command of a stage: skipped when it was done with the same inputs, else run with a log (`run` in a run.sh).
+
+    python -m utils.run NAME --in "paths globs" --out "paths" -- command argument ...
+
+A second run of a finished recipe is many of these, so this imports only the standard library, and little of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.errors import UserError, run
+from utils.fingerprint import expand, fingerprint, same
+
+
+@dataclass
+class Job:
+    """One `run` line of a recipe."""
+
+    name: str = ""
+    log: str = "exp/log"
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+
+    @property
+    def log_file(self) -> Path:
+        return Path(self.log) / f"{self.name}.log"
+
+    @property
+    def stamp(self) -> Path:
+        return Path(self.log) / ".done" / f"{self.name}.json"
+
+
+def parse(arguments: list[str]) -> Job:
+    """A run line; `UserError` for one that is malformed (the recipe's author made it)."""
+    job, (own, dashes, job.command) = Job(), _split(arguments)
+    rest = iter(own)
+    for word in rest:
+        if word in ("--in", "--out", "--log"):
+            value = next(rest, None)
+            if value is None:
+                raise UserError(f"run {job.name}: {word} needs a value.")
+            if word == "--log":
+                job.log = value
+            else:
+                (job.inputs if word == "--in" else job.outputs).append(value)
+        elif word.startswith("-") or job.name or not re.fullmatch(r"[\w.+-]+", word):
+            raise UserError(f"run: '{word}' is neither --in, --out nor a name: run NAME --in .. --out .. -- command.")
+        else:
+            job.name = word
+    if not (job.name and dashes and job.command):
+        raise UserError(f"run {job.name}: a line is run NAME --in .. --out .. -- command; the name or command is missing.")
+    return job
+
+
+def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
+    if "--" not in arguments:
+        return arguments, False, []
+    at = arguments.index("--")
+    return arguments[:at], True, arguments[at + 1 :]
+
+
+def clock(seconds: float) -> str:
+    """3.2 s, 45 s, 1:02:03."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def require_inputs(job: Job) -> list[str]:
+    """The input paths; `UserError` naming a missing one and the stage that makes it."""
+    paths = expand(job.inputs)
+    missing = [path for path in paths if not os.path.exists(path)]
+    if not missing:
+        return paths
+    from utils.recipe import maker, read_recipe  # only a mistake pays for reading the script
+
+    script = os.environ.get("DRAGOMAN_SCRIPT", "")
+    hint = "check the path"
+    if os.path.exists(script):
+        recipe = read_recipe(script)
+        number = maker(recipe, missing[0])
+        if number is not None:
+            hint = f"stage {number} ({recipe.stages[number]}) makes it: start with --stage {number}"
+    raise UserError(f"{job.name}: its input {missing[0]} does not exist: {hint}.")
+
+
+def done_before(job: Job, paths: list[str]) -> dict | None:
+    """The stamp of an earlier run if command, input contents and outputs are as they were then, else None."""
+    try:
+        stamp = json.loads(job.stamp.read_text("utf-8"))
+        if stamp["command"] != job.command or stamp["finished"] < float(os.environ.get("DRAGOMAN_SINCE") or 0):
+            return None
+        if not all(os.path.exists(path) for path in expand(job.outputs)):
+            return None
+        prints = fingerprint(paths, stamp["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not same(prints, stamp["inputs"]):
+        return None
+    if prints != stamp["inputs"]:  # only times changed: remember them, so that next time need not read the files
+        write_stamp(job, {**stamp, "inputs": prints})
+    return stamp
+
+
+def write_stamp(job: Job, stamp: dict) -> None:
+    """Write the stamp to a temporary name and rename it: a killed run leaves none."""
+    temporary = job.stamp.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(stamp), "utf-8")
+    os.replace(temporary, job.stamp)
+
+
+def lock(job: Job) -> int:
+    """An open descriptor that excludes a second run of this command; what an interrupted one left gets 20 s to end."""
+    job.stamp.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(job.stamp.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    for waited in range(100):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if waited == 5:
+                print(f"   {job.name}: waiting for an earlier run of it to end", flush=True)
+            time.sleep(0.2)
+    pid = os.pread(descriptor, 20, 0).decode() or "unknown"
+    raise UserError(f"{job.name} is still running elsewhere (process {pid}): wait for it or end it.")
+
+
+def execute(job: Job, paths: list[str], descriptor: int) -> int:
+    """Run the command with its log; stamp it when it succeeded and made all its outputs. Returns its exit status."""
+    from utils.child import Child
+
+    inputs = fingerprint(paths)  # before the command: what changes meanwhile has changed
+    job.log_file.parent.mkdir(parents=True, exist_ok=True)
+    continued = not job.stamp.exists()  # the log of a run that did not finish is continued, not lost
+    job.stamp.unlink(missing_ok=True)
+    print(f"   {job.name}: log in {job.log_file}", flush=True)
+    began = time.time()
+    child = Child(job.command, job.log_file, append=continued, keep_open=descriptor)
+    os.pwrite(descriptor, f"{child.process.pid:<20d}".encode(), 0)
+    status = child.wait()
+    seconds = time.time() - began
+    resume = f"to resume: {os.environ.get('DRAGOMAN_RESUME', 'the same command')}"
+    if child.interrupted:
+        print(f"\n{job.name} interrupted after {clock(seconds)}; {resume}", file=sys.stderr)
+        return 128 + child.interrupted
+    missing = [path for path in expand(job.outputs) if not os.path.exists(path)]
+    if status == 0 and not missing:
+        write_stamp(job, {"command": job.command, "inputs": inputs, "seconds": seconds, "finished": time.time()})
+        print(f"   {job.name}: {clock(seconds)}", flush=True)
+        return 0
+    why = f"(killed by signal {-status})" if status < 0 else f"with status {status}"
+    if status == 0:
+        why = f"because it ended without making {missing[0]}"
+    print(f"{job.name} failed {why} after {clock(seconds)}; its log: {job.log_file}\n{resume}", file=sys.stderr)
+    return status if 0 < status < 128 else 1
+
+
+def main() -> int:
+    job = parse(sys.argv[1:])
+    paths = require_inputs(job)
+    stamp = done_before(job, paths)
+    if stamp:
+        print(f"   {job.name}: done before ({clock(stamp['seconds'])}), skipped", flush=True)
+        return 0
+    return execute(job, paths, lock(job))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# The words of a run.sh, sourced by path.sh:
+#   stage 1 "Manifests" && run manifests --in downloads --out data/manifests -- python -m local.corpus ...
+# A stage is true when it was asked for. `run` skips a command whose inputs and arguments have not changed since it
+# made its outputs; otherwise it runs it with a log, and ends the whole recipe when the command fails.
+
+DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN=''
+DRAGOMAN_LOG=exp/log
+dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0
+
+dragoman_time() {
+  local s=$1
+  if [ "$s" -lt 100 ]; then echo "$s s"; else printf '%d:%02d:%02d\n' $((s / 3600)) $((s / 60 % 60)) $((s % 60)); fi
+}
+
+# Called by parse_options.sh: from here on the script is a recipe that ends with a summary.
+dragoman_start() {
+  set -eu
+  # A stage that was not asked for is no failure, even as the script's last line; any other false command is one.
+  trap 'dragoman_idle=""' ERR
+  trap dragoman_end EXIT
+  local mark=$DRAGOMAN_LOG/.done/.again
+  if [ -n "$DRAGOMAN_AGAIN" ] && [ "$(sed 1d "$mark" 2>/dev/null)" != "$DRAGOMAN_AGAIN" ]; then
+    # What finished after this moment is not done a third time when the same command continues an interrupted one.
+    mkdir -p "${mark%/*}"
+    printf '%s\n%s\n' "$(date +%s)" "$DRAGOMAN_AGAIN" >"$mark"
+  fi
+  [ -z "$DRAGOMAN_AGAIN" ] || dragoman_since=$(sed -n 1p "$mark")
+}
+
+dragoman_close_stage() {
+  [ -z "$dragoman_now" ] || echo "== stage $dragoman_now took $(dragoman_time $((SECONDS - dragoman_began)))"
+  dragoman_now=''
+}
+
+dragoman_resume() {
+  echo "bash $(printf %q "$0") ${DRAGOMAN_AGAIN:---stage ${dragoman_now:-0}${DRAGOMAN_OPTIONS:+ $DRAGOMAN_OPTIONS}}"
+}
+
+dragoman_end() {
+  local status=$?
+  trap - EXIT ERR
+  set +e
+  [ "$status" -ne 1 ] || [ -z "$dragoman_idle" ] || status=0
+  if [ "$status" -eq 0 ]; then
+    dragoman_close_stage
+    [ -z "$DRAGOMAN_AGAIN" ] || rm -f "$DRAGOMAN_LOG/.done/.again"
+    echo "== finished in $(dragoman_time "$SECONDS")"
+  elif [ -z "$dragoman_told" ]; then
+    echo "stage ${dragoman_now:-0} ended with status $status; to resume: $(dragoman_resume)" >&2
+  fi
+  exit "$status"
+}
+
+stage() {
+  dragoman_close_stage
+  if [ "$1" -lt "$DRAGOMAN_STAGE" ] || [ "$1" -gt "$DRAGOMAN_STOP_STAGE" ]; then
+    dragoman_idle=1
+    return 1
+  fi
+  dragoman_idle='' dragoman_now=$1 dragoman_began=$SECONDS
+  echo "== stage $1: $2"
+}
+
+run() {
+  local status=0
+  dragoman_idle=''
+  DRAGOMAN_SCRIPT=$PWD/${0##*/} DRAGOMAN_RESUME=$(dragoman_resume) DRAGOMAN_SINCE=$dragoman_since \
+    python -S -m utils.run --log "$DRAGOMAN_LOG" "$@" || status=$?
+  [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
+}
