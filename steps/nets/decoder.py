@@ -1,0 +1,39 @@
+"""The stateless predictor of a transducer: an embedding and a short convolution over the last few tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """Stateless prediction network (Ghodsi et al. 2020), with icefall's parameter names `embedding` and `conv`.
+
+    `context_size` 1 conditions on the last token only, 2 on the last two, and so on.
+    """
+
+    def __init__(self, vocab_size: int, decoder_dim: int, blank_id: int = 0, context_size: int = 2) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+        self.context_size = context_size
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, decoder_dim)
+        self.conv: nn.Module = nn.Identity()
+        if context_size > 1:
+            # four channels a group, as in icefall
+            self.conv = nn.Conv1d(decoder_dim, decoder_dim, context_size, groups=decoder_dim // 4, bias=False)
+
+    def forward(self, y: Tensor, need_pad: bool = True) -> Tensor:
+        """Predictor output `(batch, length, decoder_dim)` for tokens `y` `(batch, length)`.
+
+        Negative ids stand for "before the first token" and embed as zeros. With `need_pad` (training) the context is
+        padded on the left; without (search) `y` is exactly `context_size` long and the output has length 1.
+        """
+        embedded = self.embedding(y.clamp(min=0)) * (y >= 0).unsqueeze(-1)
+        if self.context_size == 1:
+            return embedded
+        embedded = embedded.transpose(1, 2)
+        if need_pad:
+            embedded = F.pad(embedded, (self.context_size - 1, 0))
+        return torch.relu(self.conv(embedded).transpose(1, 2))

@@ -1,0 +1,198 @@
+"""Heads: what is learned from the encoder's output. Each has a target of its own, and returns named losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from steps.nets.decoder import Decoder
+from steps.nets.joiner import Joiner, scaled_linear
+from steps.objectives.backend import Backend
+from steps.objectives.ctc import ctc_backend, ctc_loss
+from steps.objectives.transducer import RnntType, do_prune, prune_ranges, pruned_loss, simple_loss, transducer_backend
+from utils.errors import UserError, nearest
+from utils.options import Config, check_config
+
+if TYPE_CHECKING:
+    from steps.prepare.dataset import Targets
+
+
+class HeadConfig(Config):
+    """What every head has; the subclass chosen by `name` adds its own keys."""
+
+    name: str
+    # what it learns to write: the transcript, or the translation into a language (ISO 639-1)
+    target: str = Field("text", pattern=r"^(text|translation\.[a-z]{2,3})$")
+    # the lang folder that made its tokens
+    lang: str
+    weight: float = Field(1.0, ge=0.0)
+    # utterances already in the target's language: learn their transcript (else they have no target)
+    same_language: bool = False
+    backend: Backend = "auto"
+
+
+class CtcConfig(HeadConfig):
+    """`name: ctc`."""
+
+    name: Literal["ctc"] = "ctc"
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+
+
+class TransducerConfig(HeadConfig):
+    """`name: transducer`: stateless predictor, pruned loss."""
+
+    name: Literal["transducer"] = "transducer"
+    decoder_dim: int = Field(512, ge=4, multiple_of=4)
+    joiner_dim: int = Field(512, ge=1)
+    context_size: int = Field(2, ge=1)
+    rnnt_type: RnntType = "regular"
+    prune_range: int = Field(5, ge=2)
+    # smoothing of the simple loss with the predictor alone, and with the encoder alone
+    lm_scale: float = Field(0.25, ge=0.0, le=1.0)
+    am_scale: float = Field(0.0, ge=0.0, le=1.0)
+    # over the first warm_step steps the simple loss counts 1 -> simple_loss_scale and the pruned one 0.1 -> 1
+    simple_loss_scale: float = Field(0.5, ge=0.0)
+    warm_step: int = Field(2000, ge=0)
+    delay_penalty: float = Field(0.0, ge=0.0)
+
+
+class Head(nn.Module):
+    """Base of heads: keeps the configuration and leaves out the utterances that have no target for this head."""
+
+    loss_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """What computes each of the head's losses: "k2" or "torch"."""
+        raise NotImplementedError
+
+    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
+        """The losses of utterances that all have a target; all tensors on one device, but `token_lens` perhaps."""
+        raise NotImplementedError
+
+    def forward(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int = 0) -> dict[str, Tensor]:
+        """Named losses, whose sum is the head's loss: scalars in nats, summed over the utterances that have a target.
+
+        `encoder_out` `(batch, frames, dim)`, `lens` `(batch,)` in its frames; `step` is the training step that
+        schedules go by. Without any target the losses are zeros that still depend on every parameter, as distributed
+        training wants.
+        """
+        present = targets.present.cpu()
+        tokens, token_lens = targets.tokens, targets.lens
+        if not present.any():
+            nothing = sum(p.flatten()[:0].sum() for p in self.parameters()) + encoder_out.flatten()[:0].sum()
+            return {name: nothing.float() for name in self.loss_names}
+        if not present.all():
+            rows = present.nonzero().squeeze(1)
+            token_lens = token_lens.index_select(0, rows.to(token_lens.device))
+            tokens = tokens.index_select(0, rows.to(tokens.device))
+            rows = rows.to(encoder_out.device)
+            encoder_out, lens = encoder_out.index_select(0, rows), lens.index_select(0, rows)
+        return self.losses(encoder_out, lens, tokens, token_lens, step)
+
+
+class CtcHead(Head):
+    """Connectionist temporal classification, with icefall's module `ctc_output`."""
+
+    loss_names = ("ctc",)
+
+    def __init__(self, config: CtcConfig, encoder_dim: int, vocab_size: int) -> None:
+        super().__init__(config)
+        self.ctc_output = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1)
+        )
+        self._backend = ctc_backend(config.backend)
+
+    @property
+    def backends(self) -> dict[str, str]:
+        return {"ctc": self._backend}
+
+    def log_probs(self, encoder_out: Tensor) -> Tensor:
+        """Log-probabilities `(batch, frames, vocab)` in float32, also under autocast."""
+        dropout, linear, log_softmax = self.ctc_output
+        return log_softmax(linear(dropout(encoder_out)).float())
+
+    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
+        loss = ctc_loss(self.log_probs(encoder_out), lens, tokens, token_lens, self._backend)
+        return {"ctc": loss.sum()}
+
+
+class TransducerHead(Head):
+    """Transducer with a stateless predictor, trained with the pruned loss; icefall's module names."""
+
+    loss_names = ("simple", "pruned")
+
+    def __init__(self, config: TransducerConfig, encoder_dim: int, vocab_size: int) -> None:
+        super().__init__(config)
+        self.decoder = Decoder(vocab_size, config.decoder_dim, context_size=config.context_size)
+        self.joiner = Joiner(encoder_dim, config.decoder_dim, config.joiner_dim, vocab_size)
+        self.simple_am_proj = scaled_linear(encoder_dim, vocab_size)
+        self.simple_lm_proj = scaled_linear(config.decoder_dim, vocab_size)
+        self._backend = transducer_backend(config.backend)
+
+    @property
+    def backends(self) -> dict[str, str]:
+        return dict.fromkeys(self.loss_names, self._backend)
+
+    def scales(self, step: int) -> tuple[float, float]:
+        """Factors of the simple and the pruned loss at a training step (icefall's); in evaluation the final ones."""
+        config = self.config
+        done = 1.0 if not self.training or step >= config.warm_step else step / config.warm_step
+        return 1.0 - done * (1.0 - config.simple_loss_scale), 0.1 + 0.9 * done
+
+    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
+        config = self.config
+        token_lens = token_lens.to(lens.device)
+        decoder_out = self.decoder(F.pad(tokens, (1, 0), value=self.decoder.blank_id))
+        options: dict[str, Any] = {
+            "delay_penalty": config.delay_penalty,
+            "rnnt_type": config.rnnt_type,
+            "backend": self._backend,
+        }
+        am, lm = self.simple_am_proj(encoder_out), self.simple_lm_proj(decoder_out)
+        simple, symbol, blank = simple_loss(
+            am, lm, tokens, lens, token_lens, config.lm_scale, config.am_scale, **options
+        )
+        ranges = prune_ranges(symbol, blank, lens, token_lens, config.prune_range, config.rnnt_type)
+        kept = do_prune(self.joiner.encoder_proj(encoder_out), self.joiner.decoder_proj(decoder_out), ranges)
+        logits = self.joiner(*kept, project_input=False)
+        pruned = pruned_loss(logits, tokens, ranges, lens, token_lens, **options)
+        simple_scale, pruned_scale = self.scales(step)
+        return {"simple": simple.sum() * simple_scale, "pruned": pruned.sum() * pruned_scale}
+
+
+# name -> (configuration, module)
+HEADS: dict[str, tuple[type[HeadConfig], type[Head]]] = {
+    "ctc": (CtcConfig, CtcHead),
+    "transducer": (TransducerConfig, TransducerHead),
+}
+
+
+def head_config(key: str, values: Any) -> HeadConfig:
+    """The checked configuration of the head called `key`, whose type is `values["name"]` or else `key`.
+
+    Raises `UserError` for an unknown type, with the nearest known one, and for wrong keys.
+    """
+    if isinstance(values, HeadConfig):
+        return values
+    if not isinstance(values, dict):
+        raise UserError(f"heads.{key} must be a section such as {{name: ctc, target: text, lang: data/lang_char}}.")
+    name = values.get("name", key)
+    if name not in HEADS:
+        known = ", ".join(HEADS)
+        raise UserError(
+            f"heads.{key}: there is no head '{name}'{nearest(str(name), HEADS)}; its 'name' is one of {known}."
+        )
+    return check_config({**values, "name": name}, HEADS[name][0], f"heads.{key}")
+
+
+def build_head(config: HeadConfig, encoder_dim: int, vocab_size: int) -> Head:
+    """The module of a head's configuration; `UserError` when its backend is k2 and that is missing."""
+    return HEADS[config.name][1](config, encoder_dim, vocab_size)
