@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.asterisk_spelling import correct
 from local.text import normalise
 from utils.errors import UserError
 
@@ -92,7 +93,7 @@ def repair(prompt: str, text: str, language: str, prompts: set[str]) -> str:
 
 
 def read_prompts(path: Path, language: str, audio: set[str]) -> dict[str, Prompt]:
-    """The prompts of a list and of the `audio` files beside it, named as the audio files where only the case differs."""
+    """The prompts of a list and of the `audio` files beside it, in the case of the audio files' names."""
     raw = read_lines(path)
     spelt = {name.casefold(): name for name in sorted(audio, reverse=True)}
     names = {key: key if key in audio else spelt.get(key.casefold(), key) for key in raw}
@@ -105,4 +106,7 @@ def read_prompts(path: Path, language: str, audio: set[str]) -> dict[str, Prompt
             lines[name] = text
     for name in audio - lines.keys():
         lines[name] = ""
-    return {name: Prompt(text, "" if name in NON_SPEECH else normalise(text, language)) for name, text in lines.items()}
+    return {
+        name: Prompt(text, "" if name in NON_SPEECH else correct(normalise(text, language), language))
+        for name, text in lines.items()
+    }

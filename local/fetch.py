@@ -110,7 +110,7 @@ def _read_on(archive: Archive, part: Path, bar: tqdm, timeout: float) -> None:
 
 
 class Apt:
-    """Debian packages through apt's own programs, without root: with an index of our own where the system's lacks them."""
+    """Debian packages through apt's own programs, without root: with an index of ours where the system's lacks them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

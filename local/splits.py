@@ -39,7 +39,7 @@ def overlap(a: Counter, b: Counter) -> float:
 
 
 def find_families(texts: dict[str, dict[str, str]], group: Callable[[str], str | None]) -> dict[str, str]:
-    """The family of each prompt; `texts[prompt][language]` is normalised text, prompts of one `group` are one family."""
+    """The family of each prompt; `texts[prompt][language]` is normalised text, a `group` is within one family."""
     sets = _Sets()
     same: dict[tuple, str] = {}
     bags: dict[str, list[tuple[str, Counter]]] = defaultdict(list)
@@ -62,7 +62,7 @@ def find_families(texts: dict[str, dict[str, str]], group: Callable[[str], str |
 
 
 def assign_splits(texts: dict[str, dict[str, str]], families: dict[str, str], seed: int = 0) -> dict[str, str]:
-    """The split of each prompt: in the order of a hash of (seed, family), families fill test, then dev; the rest is train.
+    """The split of each prompt: by a hash of (seed, family), families fill test, then dev; the rest is train.
 
     Filled by characters of text (a stand-in for seconds that does not depend on the audio at hand), in strata of single
     words, sentences and menus, so that each split has its part of all three. The largest family is in train.
