@@ -1,0 +1,1 @@
+"""Decoding: greedy and beam search over what a model computes, batched, on any device."""

@@ -1,0 +1,121 @@
+"""Searches for a CTC head's output (Graves et al. 2006): the best path, and the most probable labelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steps.search.beams import NEG_INF, Prefixes, Trace, top_k
+from steps.search.hypothesis import Hypothesis, from_frames
+
+
+def ctc_greedy(log_probs: Tensor, lens: Tensor, blank: int = 0) -> list[list[Hypothesis]]:
+    """The most probable alignment's labelling: argmax per frame, repetitions merged, blanks removed.
+
+    `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` is the alignment's log probability; a token's frame is
+    the first of its run. One hypothesis per utterance.
+    """
+    scores, best = log_probs.float().max(dim=2)
+    valid = torch.arange(best.shape[1], device=best.device) < lens.to(best.device).unsqueeze(1)
+    before = torch.nn.functional.pad(best, (1, 0), value=blank)[:, :-1]
+    starts = valid & (best != blank) & (best != before)
+    tokens = best.masked_fill(~starts, -1)
+    return from_frames(tokens, scores, scores.masked_fill(~valid, 0.0).sum(dim=1, dtype=torch.float64))
+
+
+@dataclass
+class _Beams:
+    """Log probabilities `(N, beam)` of each prefix over the alignments that end in a blank, and in its last token."""
+
+    prefixes: Prefixes
+    blank: Tensor
+    token: Tensor
+
+    def head(self, batch: int) -> _Beams:
+        return _Beams(self.prefixes.head(batch), self.blank[:batch], self.token[:batch])
+
+
+def ctc_prefix_beam(
+    log_probs: Tensor, lens: Tensor, beam: int = 8, nbest: int = 1, blank: int = 0
+) -> list[list[Hypothesis]]:
+    """The `nbest` most probable labellings by prefix beam search (Hannun et al. 2014), best first.
+
+    `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` sums over all alignments of the labelling that stayed
+    in the beam: over all there are where the beam holds every prefix. A token's frame is the one that contributed
+    most when its prefix was entered.
+    """
+    log_probs = log_probs.float()
+    lens, order = lens.cpu().sort(descending=True, stable=True)
+    log_probs = log_probs[order.to(log_probs.device)]
+    state = _start(log_probs, beam, blank)
+    total, trace = state.blank.clone(), Trace()
+    for t in range(int(lens.max()) if len(lens) else 0):
+        active = int((lens > t).sum())
+        state = state.head(active)
+        state, total[:active] = _step(state, log_probs[:active, t], blank, trace)
+    scores, slots = top_k(total, min(nbest, beam))
+    found = trace.hypotheses(scores, slots)
+    return [found[i] for i in order.argsort().tolist()]
+
+
+def _start(log_probs: Tensor, beam: int, blank: int) -> _Beams:
+    batch = len(log_probs)
+    dead = log_probs.new_full((batch, beam), NEG_INF)
+    empty = dead.clone()
+    empty[:, :1] = 0.0
+    return _Beams(Prefixes.start(batch, beam, blank, log_probs.device), empty, dead)
+
+
+def _candidates(frame: Tensor, beam: int, blank: int) -> Tensor:
+    """The tokens `(N, C)` that can extend a prefix into the next beam: the 2 * beam most probable are enough.
+
+    Of one prefix's extensions at most beam - 1 are in the beam already and at most one (a repetition) scores lower
+    than its token's probability says, so the best `beam` of the others are among them.
+    """
+    without_blank = frame.index_fill(1, torch.tensor([blank], device=frame.device), NEG_INF)
+    return top_k(without_blank, min(2 * beam, frame.shape[1] - 1))[1]
+
+
+def _step(state: _Beams, frame: Tensor, blank: int, trace: Trace) -> tuple[_Beams, Tensor]:
+    """The beams after one more frame with log probabilities `(N, V)`, and their scores `(N, beam)`."""
+    prefixes, last = state.prefixes, state.prefixes.last
+    total = torch.logaddexp(state.blank, state.token)
+    stay_blank = total + frame[:, blank : blank + 1]
+    stay_token = state.token + frame.gather(1, last)  # an empty prefix has -inf here
+    # A prefix that is another one plus a token is reached from that one too.
+    found, source = prefixes.continuations()
+    repeats = last == last.gather(1, source)
+    entry = torch.where(repeats, state.blank.gather(1, source), total.gather(1, source)) + frame.gather(1, last)
+    entry = entry.masked_fill(~found, NEG_INF)
+    stay = torch.logaddexp(stay_blank, stay_token)
+    moved = entry > stay
+    here = torch.arange(last.shape[1], device=last.device).expand_as(last)
+
+    tokens = _candidates(frame, last.shape[1], blank)
+    extension = _extensions(state, total, frame, tokens, found, source)
+    beam, width = last.shape[1], tokens.shape[1]
+    new_token = torch.cat([torch.logaddexp(stay_token, entry), extension.flatten(1)], dim=1)
+    new_blank = torch.cat([stay_blank, torch.full_like(extension.flatten(1), NEG_INF)], dim=1)
+    scores, chosen = top_k(torch.logaddexp(new_blank, new_token), beam)
+
+    came_from = torch.cat([torch.where(moved, source, here), here.repeat_interleave(width, dim=1)], dim=1)
+    emitted = torch.cat([torch.where(moved, last, -1), tokens.repeat(1, beam)], dim=1)
+    came_from, emitted = came_from.gather(1, chosen), emitted.gather(1, chosen)
+    trace.append(came_from, emitted, frame.gather(1, emitted.clamp(min=0)))
+    extended, alive = emitted >= 0, scores > NEG_INF
+    prefixes = prefixes.advance(came_from, emitted, extended, alive)
+    return _Beams(prefixes, new_blank.gather(1, chosen), new_token.gather(1, chosen)), scores
+
+
+def _extensions(state: _Beams, total: Tensor, frame: Tensor, tokens: Tensor, found: Tensor, source: Tensor) -> Tensor:
+    """Log probabilities `(N, beam, C)` of each prefix plus each candidate token, -inf where the beam has it already."""
+    last = state.prefixes.last
+    repeats = tokens.unsqueeze(1) == last.unsqueeze(2)
+    scores = torch.where(repeats, state.blank.unsqueeze(2), total.unsqueeze(2))
+    scores = scores + frame.gather(1, tokens).unsqueeze(1)
+    # taken[n, k, c]: some prefix j of the beam is prefix k plus candidate c
+    from_source = found.unsqueeze(1) & (source.unsqueeze(1) == torch.arange(last.shape[1], device=last.device)[:, None])
+    taken = (from_source.unsqueeze(3) & (last.unsqueeze(1).unsqueeze(3) == tokens[:, None, None, :])).any(dim=2)
+    return scores.masked_fill(taken, NEG_INF)

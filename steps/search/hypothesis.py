@@ -1,0 +1,38 @@
+"""What every search returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass
+class Hypothesis:
+    """One transcription of one utterance.
+
+    `tokens` are token ids; `frames` the encoder frame at which each token was emitted; `score` the log probability
+    of the whole (nats); `token_scores` the log probability of each token at its frame (nats).
+    """
+
+    tokens: list[int]
+    frames: list[int]
+    score: float
+    token_scores: list[float]
+
+
+def from_frames(tokens: Tensor, token_scores: Tensor, scores: Tensor) -> list[list[Hypothesis]]:
+    """One hypothesis per utterance from a frame-by-frame decision.
+
+    `tokens (N, T)` holds the token emitted at each frame, -1 where there is none; `token_scores (N, T)`;
+    `scores (N,)`.
+    """
+    table = zip(tokens.cpu().numpy(), token_scores.cpu().numpy(), scores.cpu().tolist(), strict=True)
+    return [[emitted(*row)] for row in table]
+
+
+def emitted(tokens: np.ndarray, token_scores: np.ndarray, score: float) -> Hypothesis:
+    """The hypothesis that emits `tokens (T,)` (-1: none) with log probabilities `token_scores (T,)`."""
+    frames = np.flatnonzero(tokens >= 0)
+    return Hypothesis(tokens[frames].tolist(), frames.tolist(), score, token_scores[frames].tolist())

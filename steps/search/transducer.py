@@ -1,0 +1,210 @@
+"""Searches for a transducer head (Graves 2012) with a stateless decoder: greedy, and modified beam search.
+
+`decoder` maps the last `decoder.context_size` tokens `(N, context)` to `(N, 1, D)` (-1 stands before the first
+token) and knows its `blank_id`; `joiner` has `encoder_proj`, `decoder_proj` and, called with `project_input=False`,
+maps their sum to logits `(..., V)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from steps.search.beams import NEG_INF, Prefixes, Trace, top_k
+from steps.search.hypothesis import Hypothesis, emitted
+
+_STEPS_BETWEEN_LOOKS = 16  # steps between two looks (each waits for the device) whether greedy search has finished
+
+
+def transducer_greedy(
+    decoder: nn.Module,
+    joiner: nn.Module,
+    encoder_out: Tensor,
+    lens: Tensor,
+    max_symbols: int = 1,
+    blank_penalty: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """The path that takes the most probable symbol at each step, one hypothesis per utterance.
+
+    `encoder_out (N, T, D)`, `lens (N,)`. A blank moves to the next frame, and so do `max_symbols` tokens at one
+    frame, in which case no blank is counted in the `score`. `blank_penalty` (nats) is taken off the blank's logit.
+    """
+    lens, order = lens.cpu().sort(descending=True, stable=True)
+    encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
+    state = _Greedy.start(decoder, joiner, encoder_out, lens)
+    longest = int(lens.max()) if len(lens) else 0
+    for step in range(longest * max_symbols):
+        if step >= longest and (step - longest) % _STEPS_BETWEEN_LOOKS == 0 and state.finished():
+            break
+        state.step(int((lens * max_symbols > step).sum()), max_symbols, blank_penalty)
+    found = state.hypotheses()
+    return [found[i] for i in order.argsort().tolist()]
+
+
+@dataclass
+class _Greedy:
+    """N utterances, each at its own frame; all but the trace's entries are `(N, ...)`."""
+
+    decoder: nn.Module
+    joiner: nn.Module
+    encoder_out: Tensor
+    lens: Tensor
+    context: Tensor
+    frame: Tensor  # where each utterance is
+    symbols: Tensor  # tokens emitted at that frame
+    score: Tensor
+    trace: list[tuple[Tensor, Tensor, Tensor]]  # per step: token or -1, its log probability, its frame
+
+    @classmethod
+    def start(cls, decoder: nn.Module, joiner: nn.Module, encoder_out: Tensor, lens: Tensor) -> _Greedy:
+        lens = lens.to(encoder_out.device)
+        context = _first_context(decoder, lens.shape, encoder_out.device)
+        zeros, score = torch.zeros_like(lens), torch.zeros(lens.shape, device=lens.device)
+        nothing = (zeros - 1, score.clone(), zeros.clone())  # a first step for all, even those without a frame
+        return cls(decoder, joiner, encoder_out, lens, context, zeros, zeros.clone(), score, [nothing])
+
+    def finished(self) -> bool:
+        return not bool((self.frame < self.lens).any())
+
+    def step(self, batch: int, max_symbols: int, blank_penalty: float) -> None:
+        """One symbol for each of the first `batch` utterances (the others are at their end)."""
+        blank, lens, context = self.decoder.blank_id, self.lens[:batch], self.context[:batch]
+        frame = self.frame[:batch].clone()
+        rows = torch.arange(batch, device=lens.device)
+        encoder_out = self.encoder_out[rows, frame.clamp(max=self.encoder_out.shape[1] - 1)]
+        log_probs = _log_probs(self.decoder, self.joiner, encoder_out, context, blank_penalty)
+        best_score, best = log_probs.max(dim=1)
+        active = frame < lens
+        emits = active & (best != blank)
+        symbols = torch.where(emits, self.symbols[:batch] + 1, 0)
+        moves = active & (~emits | (symbols >= max_symbols))
+        self.score[:batch] += best_score.masked_fill(~active, 0.0)
+        self.frame[:batch] += moves
+        self.symbols[:batch] = symbols.masked_fill(moves, 0)
+        self.context[:batch] = torch.where(emits.unsqueeze(1), _shift(context, best), context)
+        self.trace.append((best.masked_fill(~emits, -1), best_score, frame))
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        tokens, scores, frames = (
+            pad_sequence(list(kind), padding_value=-1).cpu().numpy() for kind in zip(*self.trace, strict=True)
+        )
+        result = []
+        for n, total in enumerate(self.score.cpu().tolist()):
+            hypothesis = emitted(tokens[n], scores[n], total)
+            hypothesis.frames = frames[n][hypothesis.frames].tolist()  # these were steps
+            result.append([hypothesis])
+        return result
+
+
+def modified_beam_search(
+    decoder: nn.Module,
+    joiner: nn.Module,
+    encoder_out: Tensor,
+    lens: Tensor,
+    beam: int = 4,
+    nbest: int = 1,
+    temperature: float = 1.0,
+    blank_penalty: float = 0.0,
+    length_norm: bool = True,
+) -> list[list[Hypothesis]]:
+    """Beam search with one symbol per frame, a token or the blank (Kang et al. 2023, "Fast and parallel decoding").
+
+    `encoder_out (N, T, D)`, `lens (N,)`. Paths with the same tokens are one hypothesis with their summed
+    probability, before the beam is pruned. Logits are divided by `temperature` after `blank_penalty` (nats) was
+    taken off the blank's. `length_norm` ranks the final hypotheses by score per token (the decoder's initial context
+    counts, as in icefall); `score` itself is the total. Up to `nbest` per utterance, best first.
+    """
+    lens, order = lens.cpu().sort(descending=True, stable=True)
+    encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
+    context = _first_context(decoder, (len(lens), beam), encoder_out.device)
+    scores = torch.full(context.shape[:2], NEG_INF, device=encoder_out.device)
+    scores[:, :1] = 0.0
+    state = _Beams(Prefixes.start(len(lens), beam, decoder.blank_id, encoder_out.device), context, scores.clone())
+    trace = Trace()
+    for t in range(int(lens.max()) if len(lens) else 0):
+        active = int((lens > t).sum())
+        state = state.head(active)
+        log_probs = _log_probs(
+            decoder,
+            joiner,
+            encoder_out[:active, t, None].expand(-1, beam, -1),
+            state.context,
+            blank_penalty,
+            temperature,
+        )
+        state = _step(state, log_probs, decoder.blank_id, trace)
+        scores[:active] = state.scores
+    slots = torch.arange(beam).expand(len(lens), beam)
+    found = trace.hypotheses(scores, slots)
+    if length_norm:
+        for hypotheses in found:
+            hypotheses.sort(key=lambda h: -h.score / (len(h.tokens) + decoder.context_size))
+    return [found[i][:nbest] for i in order.argsort().tolist()]
+
+
+@dataclass
+class _Beams:
+    """The hypotheses of N utterances: identities, last tokens `(N, beam, context)`, log probabilities `(N, beam)`."""
+
+    prefixes: Prefixes
+    context: Tensor
+    scores: Tensor
+
+    def head(self, batch: int) -> _Beams:
+        return _Beams(self.prefixes.head(batch), self.context[:batch], self.scores[:batch])
+
+
+def _step(state: _Beams, log_probs: Tensor, blank: int, trace: Trace) -> _Beams:
+    """The beams after one more frame, `log_probs (N, beam, V)`."""
+    batch, beam, vocab = log_probs.shape
+    prefixes, last = state.prefixes, state.prefixes.last
+    log_probs, scores = log_probs.flatten(1), (log_probs + state.scores.unsqueeze(2)).flatten(1)
+    # A prefix that is another one plus a token is reached from that one too: add that path to the blank's.
+    found, source = prefixes.continuations()
+    blanks = torch.arange(beam, device=last.device).expand(batch, beam) * vocab + blank
+    entries = torch.where(found, source * vocab + last, blanks)
+    stay, entry = scores.gather(1, blanks), scores.gather(1, entries)
+    moved = found & (entry > stay)
+    scores.scatter_(1, entries, NEG_INF).scatter_(1, blanks, torch.where(found, torch.logaddexp(stay, entry), stay))
+
+    scores, chosen = top_k(scores, beam)
+    came_from = torch.div(chosen, vocab, rounding_mode="floor")
+    token = chosen - came_from * vocab
+    # Of a sum of two paths the likelier one says when the last token was emitted.
+    stays, arrives = token == blank, moved.gather(1, came_from)
+    token = torch.where(stays, torch.where(arrives, last.gather(1, came_from), -1), token)
+    came_from = torch.where(stays & arrives, source.gather(1, came_from), came_from)
+    trace.append(came_from, token, log_probs.gather(1, came_from * vocab + token.clamp(min=0)))
+    extended = token >= 0
+    context = state.context.gather(1, came_from.unsqueeze(2).expand_as(state.context))
+    context = torch.where(extended.unsqueeze(2), _shift(context, token), context)
+    return _Beams(prefixes.advance(came_from, token, extended, scores > NEG_INF), context, scores)
+
+
+def _first_context(decoder: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    context = torch.full((*shape, decoder.context_size), -1, device=device)
+    context[..., -1] = decoder.blank_id
+    return context
+
+
+def _shift(context: Tensor, token: Tensor) -> Tensor:
+    return torch.cat([context[..., 1:], token.unsqueeze(-1)], dim=-1)
+
+
+def _log_probs(
+    decoder: nn.Module,
+    joiner: nn.Module,
+    encoder_out: Tensor,
+    context: Tensor,
+    blank_penalty: float,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Log probabilities `(..., V)` in float32 after the tokens `context (..., C)`, `encoder_out (..., J)` projected."""
+    decoder_out = joiner.decoder_proj(decoder(context.flatten(0, -2), need_pad=False)).view(*context.shape[:-1], -1)
+    logits = joiner(encoder_out, decoder_out, project_input=False).float()
+    if blank_penalty:
+        logits[..., decoder.blank_id] -= blank_penalty
+    return (logits / temperature).log_softmax(dim=-1)
