@@ -1,0 +1,95 @@
+"""The YAML options of preparation: what makes a feature, what makes a good utterance, what augments a waveform."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from utils.options import Config
+
+Range = tuple[float, float]
+Factor = Annotated[float, Field(gt=0.3, lt=3)]  # times as fast
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class NoiseConfig(Config):
+    """Additive noise: `path` is a folder of audio files, a file, or a Lhotse recordings manifest (.jsonl[.gz])."""
+
+    path: str
+    snr: Range = (10.0, 20.0)  # dB, drawn uniformly
+    probability: Probability = 0.5
+
+
+class ReverbConfig(Config):
+    """Simulated shoebox rooms (image sources, pyroomacoustics); the responses are made once and kept in `cache`."""
+
+    cache: str  # a folder; the file's name is a function of every value below but `probability`
+    rooms: Annotated[int, Field(ge=1)] = 100
+    rt60: Range = (0.15, 0.5)  # seconds
+    distance: Range = (0.5, 2.0)  # metres between mouth and microphone
+    seed: int = 0
+    probability: Probability = 0.3
+
+
+class VolumeConfig(Config):
+    """A gain drawn uniformly in decibels; samples that would clip are scaled to full scale."""
+
+    gain: Range = (-10.0, 6.0)
+    probability: Probability = 0.5
+
+
+class SpeedConfig(Config):
+    """One of `factors`, drawn anew each time (on the fly; stage 2's `speed_perturb` makes fixed copies instead)."""
+
+    factors: tuple[Factor, ...] = (0.9, 1.0, 1.1)
+    probability: Probability = 1.0
+
+
+class AugmentConfig(Config):
+    """Waveform augmentation, applied in this order; a section that is left out is off."""
+
+    speed: SpeedConfig | None = None
+    reverb: ReverbConfig | None = None
+    noise: NoiseConfig | None = None
+    volume: VolumeConfig | None = None
+
+
+class FeatureConfig(Config):
+    """Stage 2: features, validation and storage. Saved as `features.yaml` beside the splits and into model folders."""
+
+    type: Literal["fbank", "mfcc"] = "fbank"
+    sampling_rate: Annotated[int, Field(ge=4000)] = 16000
+    num_mel_bins: Annotated[int, Field(ge=4, le=512)] = 80
+    num_ceps: Annotated[int, Field(ge=2, le=512)] = 40  # mfcc only; at most num_mel_bins
+    storage: Literal["disk", "on_the_fly"] = "disk"
+    train_splits: tuple[str, ...] = ("train",)  # the splits that speed_perturb, augment and copies apply to
+    speed_perturb: tuple[Factor, ...] = ()  # copies beside the original, e.g. [0.9, 1.1]
+    augment: AugmentConfig | None = None  # stored augmentation: `copies` more cuts of each training utterance
+    copies: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+    resample: bool = False  # take recordings of another rate, resampled; otherwise they are quarantined
+    min_duration: Annotated[float, Field(ge=0.03)] = 0.1  # seconds
+    max_duration: float = 30.0  # seconds
+    chars_per_second: Range = (0.3, 40.0)
+    silence_db: float = -60.0  # an utterance whose RMS is below this (0 dB: full scale) is silent
+    max_bad: Probability = 0.5  # a split with a larger share in quarantine stops the run
+
+    @model_validator(mode="after")
+    def consistent(self) -> FeatureConfig:
+        if self.type == "mfcc" and self.num_ceps > self.num_mel_bins:
+            raise ValueError(f"num_ceps ({self.num_ceps}) must not exceed num_mel_bins ({self.num_mel_bins})")
+        if (self.copies > 0) != (self.augment is not None):
+            raise ValueError("'copies' and 'augment' belong together: set both or neither")
+        if self.storage == "on_the_fly" and self.copies:
+            raise ValueError(
+                "stored augmentation needs storage: disk (on the fly, the trainer's data section augments)"
+            )
+        if 1.0 in self.speed_perturb or len(set(self.speed_perturb)) < len(self.speed_perturb):
+            raise ValueError("speed_perturb lists the copies beside the original: each factor once, and not 1.0")
+        return self
+
+    @property
+    def feature_dim(self) -> int:
+        """Values a frame."""
+        return self.num_mel_bins if self.type == "fbank" else self.num_ceps

@@ -1,0 +1,311 @@
+"""Cuts to padded batches of features and token targets, for training (augmented, shuffled) and evaluation."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from steps.lang.targets import target_language, target_text
+from steps.prepare.audio import compute_features
+from steps.prepare.augment import WaveformAugment
+from steps.prepare.config import AugmentConfig
+from steps.prepare.cuts import Cuts
+from steps.prepare.sampler import BatchPlan
+from steps.prepare.specaugment import SpecAugment, SpecAugmentConfig
+from steps.prepare.validate import cut_samples
+from utils.errors import UserError
+from utils.options import Config
+
+PADDING = -23.025850929940457  # log(1e-10), what Lhotse and icefall pad log-mel features with
+
+
+class DataConfig(Config):
+    """The trainer's `data:` section."""
+
+    max_duration: Annotated[float, Field(gt=0)] = 200.0  # seconds a batch, padding included
+    max_utterances: Annotated[int, Field(ge=1)] | None = None  # a batch
+    num_buckets: Annotated[int, Field(ge=1)] = 30
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: the trainer's own
+    cache: bool = False  # keep stored features in memory as float16 (58 MB an hour of speech at 80 bins)
+    on_the_fly: bool = False  # compute features from the audio even where they are stored (`augment` needs it)
+    augment: AugmentConfig | None = None
+    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
+    seed: int = 0
+
+
+@dataclass
+class HeadTarget:
+    """What a head learns: `target` is "text" or "translation.<lang>", `tokenizer` has `.encode(text, language)`."""
+
+    target: str
+    tokenizer: Any
+    same_language: bool = False  # an utterance already in the target language is its own translation
+    ctc: bool = False  # repeated tokens need a blank between them
+
+
+@dataclass
+class Targets:
+    """tokens (batch, tokens) int64, padded with zeros; lens (batch,) int64; present (batch,) bool: has this target."""
+
+    tokens: Tensor
+    lens: Tensor
+    present: Tensor
+
+
+@dataclass
+class Batch:
+    """features (batch, frames, dim) float32; feature_lens (batch,) int64; durations (batch,) float32 seconds."""
+
+    ids: list[str]
+    features: Tensor
+    feature_lens: Tensor
+    durations: Tensor
+    targets: dict[str, Targets] = field(default_factory=dict)  # by the head's name
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def frames(self) -> int:
+        """Padded frames in all: utterances times the longest."""
+        return self.features.shape[0] * self.features.shape[1]
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {
+            name: Targets(*(function(getattr(target, part.name)) for part in fields(target)))
+            for name, target in self.targets.items()
+        }
+        tensors = {name: function(getattr(self, name)) for name in ("features", "feature_lens", "durations")}
+        return replace(self, targets=targets, **tensors)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device` (copied without waiting where the memory is pinned)."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by torch's DataLoader."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+def pad_features(features: list[np.ndarray] | list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Feature matrices (frames, dim) as one padded (batch, frames, dim) float32 and their lengths (batch,) int64."""
+    lens = torch.tensor([len(matrix) for matrix in features], dtype=torch.int64)
+    padded = torch.full((len(features), int(lens.max()), features[0].shape[1]), PADDING)
+    for row, matrix in zip(padded, features, strict=True):
+        row[: len(matrix)] = torch.as_tensor(matrix)
+    return padded, lens
+
+
+def pad_targets(tokens: list[list[int] | None]) -> Targets:
+    """`Targets` of token lists; None where an utterance lacks this target."""
+    lens = torch.tensor([len(row or []) for row in tokens], dtype=torch.int64)
+    padded = torch.zeros(len(tokens), max(1, int(lens.max())), dtype=torch.int64)
+    for row, values in zip(padded, tokens, strict=True):
+        row[: len(values or [])] = torch.tensor(values or [], dtype=torch.int64)
+    return Targets(padded, lens, torch.tensor([row is not None for row in tokens]))
+
+
+def encode_target(supervision, head: HeadTarget) -> list[int] | None:
+    """The supervision's tokens for `head`, or None when it has no such text."""
+    text = target_text(supervision, head.target, head.same_language)
+    return head.tokenizer.encode(text, target_language(supervision, head.target)) if text else None
+
+
+def as_cuts(cuts: Cuts | CutSet | str | Path) -> Cuts:
+    """`Cuts` of a path or a Lhotse CutSet."""
+    if isinstance(cuts, (str, Path)):
+        return Cuts.load(cuts)
+    return cuts if isinstance(cuts, Cuts) else Cuts(cut.to_dict() for cut in cuts)
+
+
+def read_features(cut, dim: int | None = None) -> np.ndarray:
+    """Stored features (frames, dim) float32 of a cut; `UserError` naming the archive when they cannot be read."""
+    where = f"{cut.features.storage_path}: the features of {cut.id}"
+    try:
+        values = cut.load_features()
+    except Exception as error:  # whatever the storage back-end raises for missing, short or scrambled files
+        raise UserError(f"{where} cannot be read ({error}): run stage 2 (features) again.") from None
+    if values.shape != (cut.num_frames, dim or cut.num_features):
+        expected = f"{(cut.num_frames, dim or cut.num_features)} expected"
+        raise UserError(f"{where} have shape {values.shape}, {expected}: run stage 2 (features) again.")
+    return values
+
+
+class FeatureCache:
+    """All stored features of a table of cuts in one float16 array, shared by processes that are forked later."""
+
+    def __init__(self, cuts: Cuts) -> None:
+        self.offsets = np.cumsum([0, *cuts.num_frames])
+        self.values: np.ndarray | None = None
+        for index, cut in enumerate(cuts):
+            matrix = read_features(cut)
+            if self.values is None:
+                self.values = np.empty((self.offsets[-1], matrix.shape[1]), dtype=np.float16)
+            self.values[self.offsets[index] : self.offsets[index + 1]] = matrix
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+class Batches(Dataset):
+    """Batch `k` of an epoch; all randomness is a function of (seed, epoch, the batch's number over all ranks)."""
+
+    def __init__(
+        self, cuts: Cuts, heads: dict[str, HeadTarget], config: DataConfig, plan: BatchPlan, epoch: int, train: bool
+    ) -> None:
+        self.cuts, self.heads, self.config, self.train = cuts, heads, config, train
+        self.indices, self.epoch = plan.batches(epoch), epoch
+        self.rank, self.world_size = plan.rank, plan.world_size
+        self.from_audio = config.on_the_fly or not cuts.stored
+        if train and config.augment and not self.from_audio:
+            raise UserError("data.augment changes the audio: set data.on_the_fly: true, or leave it out.")
+        self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None
+        self.spec_augment = SpecAugment(config.spec_augment) if train and config.spec_augment else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Batch | UserError:
+        """The batch, or the error as a value: raised in a worker it would reach the user as a page of traceback."""
+        try:
+            return self.make(self.indices[number], number * self.world_size + self.rank)
+        except UserError as error:
+            return UserError(str(error))
+
+    def make(self, indices: list[int], number: int) -> Batch:
+        """The batch of the cuts at `indices`, augmented (in training) as batch `number` of the epoch."""
+        cuts = [self.cuts[index] for index in indices]
+        rng = np.random.default_rng([self.config.seed, self.epoch, number])
+        features, lens = pad_features(
+            [self._features(cut, index, rng) for cut, index in zip(cuts, indices, strict=True)]
+        )
+        if self.spec_augment:
+            generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+            features = self.spec_augment(features, lens, generator)
+        supervisions = [cut.supervisions[0] for cut in cuts]
+        targets = {
+            name: pad_targets([encode_target(supervision, head) for supervision in supervisions])
+            for name, head in self.heads.items()
+        }
+        durations = torch.tensor([cut.duration for cut in cuts], dtype=torch.float32)
+        return Batch([cut.id for cut in cuts], features, lens, durations, targets)
+
+    def _features(self, cut, index: int, rng: np.random.Generator) -> np.ndarray:
+        if self.cache is not None:
+            return self.cache[index]
+        if not self.from_audio:
+            return read_features(cut)
+        config = self.cuts.config
+        samples = cut_samples(cut)
+        if self.train and self.config.augment:
+            samples = WaveformAugment.shared(self.config.augment, config.sampling_rate)(samples, rng)
+        return compute_features(samples, config)
+
+
+def _cache_of(cuts: Cuts) -> FeatureCache:
+    """The table's cache, filled once and kept on it from epoch to epoch."""
+    if not hasattr(cuts, "feature_cache"):
+        cuts.feature_cache = FeatureCache(cuts)
+    return cuts.feature_cache
+
+
+class Loader:
+    """Iterable over this rank's remaining `Batch`es of one epoch; `len()` is their number, `plan` their `BatchPlan`."""
+
+    def __init__(self, batches: Batches, plan: BatchPlan, start_batch: int, workers: int) -> None:
+        self.batches, self.plan, self.start_batch, self.workers = batches, plan, start_batch, workers
+
+    def __len__(self) -> int:
+        return max(0, len(self.batches) - self.start_batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=range(self.start_batch, len(self.batches)),
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker if self.workers else None,
+        )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+
+
+def make_loader(
+    cuts: Cuts | CutSet | str | Path,
+    heads: dict[str, HeadTarget],
+    config: DataConfig,
+    train: bool = True,
+    epoch: int = 0,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """Batches `start_batch`, `start_batch` + 1, ... of an epoch: the same ones whenever and however often it is called.
+
+    In training, shuffled and augmented; else sorted (longest first), whole and unchanged. Pass the same `Cuts` every
+    epoch, so that a cache is filled once.
+    """
+    cuts = as_cuts(cuts)
+    plan = BatchPlan(
+        cuts.durations,
+        config.max_duration,
+        config.num_buckets,
+        config.seed,
+        rank,
+        world_size,
+        config.max_utterances,
+        shuffle=train,
+    )
+    return Loader(Batches(cuts, heads, config, plan, epoch, train), plan, start_batch, config.workers)
+
+
+def feasible(
+    cuts: Cuts, heads: dict[str, HeadTarget], output_lens: Callable[[Tensor], Tensor]
+) -> tuple[list[int], list[dict]]:
+    """(indices of cuts that can be trained on, rows {"id", "reason", "detail"} of those that cannot).
+
+    `output_lens` maps feature lengths (cuts,) to encoder lengths. CTC needs a frame a token and one more between
+    equal neighbours (Graves et al. 2006); the pruned transducer's lattice needs a frame a token.
+    """
+    lens = output_lens(torch.from_numpy(cuts.num_frames)).tolist()
+    keep, drop = [], []
+    for index, cut in enumerate(cuts):
+        tokens = {name: encode_target(cut.supervisions[0], head) for name, head in heads.items()}
+        problem = _problem(tokens, heads, lens[index])
+        if problem is None:
+            keep.append(index)
+        else:
+            drop.append({"id": cut.id, **problem})
+    return keep, drop
+
+
+def _problem(tokens: dict[str, list[int] | None], heads: dict[str, HeadTarget], frames: int) -> dict | None:
+    if all(row is None for row in tokens.values()):
+        return {
+            "reason": "no target",
+            "detail": "no text for any of " + ", ".join(f"{h.target}" for h in heads.values()),
+        }
+    for name, row in tokens.items():
+        repeats = sum(a == b for a, b in pairwise(row or [])) if heads[name].ctc else 0
+        if row is not None and len(row) + repeats > frames:
+            found = f"{len(row)} tokens and {repeats} repeats of head '{name}' in {frames} encoder frames"
+            return {"reason": "more tokens than frames", "detail": found}
+    return None
