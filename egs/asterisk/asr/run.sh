@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Asterisk prompts: one multilingual recogniser for five languages, from nothing to WER and CER.
+# One encoder with two heads on the transcript, CTC (characters) and transducer (sentencepiece), trained from scratch.
+# The result is RESULTS.md in this folder.
+# shellcheck disable=SC2086  # options that hold several words are meant to be split
+cd "$(dirname "$0")" && . ../../../path.sh
+
+corpus=""                    # a folder that has the packages already (otherwise stage 0 downloads them)
+languages="en es fr it ru"   # languages that are recognised
+systems="recogniser"         # what is trained, of conf/*/<system>.yaml
+conf=conf/laptop             # conf/laptop or conf/gpu
+splits="dev test"            # what is decoded and scored
+beam=4                       # hypotheses kept by the beam searches
+jobs=2                       # processes that prepare features
+. parse_options.sh
+
+cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
+decoded=$(printf 'exp/%s/decode ' $systems)
+
+stage 0 "Download" && [ -z "$corpus" ] &&
+  run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
+
+stage 1 "Manifests" &&
+  run manifests --in "${corpus:-downloads}" --out data/manifests -- \
+    python -m local.asterisk manifests --corpus "${corpus:-downloads}" --out data/manifests --languages $languages
+
+stage 2 "Features" &&
+  run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $cuts" -- \
+    python -m steps.prepare.features --manifests data/manifests --out data --config "$conf/features.yaml" --jobs "$jobs"
+
+if stage 3 "Token sets"; then
+  run lang-char --in data/train/cuts.jsonl.gz --out data/lang_char/tokens.txt -- \
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
+  run lang-bpe --in data/train/cuts.jsonl.gz --out data/lang_bpe/tokens.txt -- \
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type bpe --vocab-size 500 \
+    --out data/lang_bpe
+fi
+
+stage 5 "Training" && for system in $systems; do
+  run "train-$system" --in "data/train/cuts.jsonl.gz data/lang_char data/lang_bpe $conf/$system.yaml" \
+    --out "exp/$system/averaged.pt" -- python -m steps.train "$conf/$system.yaml" --out "exp/$system"
+done
+
+stage 6 "Decoding" && for system in $systems; do
+  run "decode-$system" --in "exp/$system/averaged.pt $cuts" --out "exp/$system/decode" -- \
+    python -m steps.decode --model "exp/$system" --cuts $cuts --beam "$beam" --out "exp/$system/decode" \
+    --search ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam
+done
+
+stage 8 "Scores" &&
+  run score --in "$decoded" --out RESULTS.md -- python -m steps.score $decoded --report RESULTS.md
+
+[ ! -e RESULTS.md ] || cat RESULTS.md
