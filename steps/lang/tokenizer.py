@@ -8,11 +8,9 @@ from pathlib import Path
 
 import sentencepiece as spm
 
-from steps.lang.tables import BOUNDARY, SPECIAL, read_tokens
+from steps.lang.tables import BOUNDARY, SPECIAL, UNKNOWN_SURFACE, read_tokens
 from utils.errors import UserError
 from utils.files import read_json, require
-
-UNKNOWN_SURFACE = "⁇"  # what <unk> decodes to: one character, as in sentencepiece, so that CER counts it as one
 
 
 def normalize(text: str) -> str:
