@@ -33,8 +33,7 @@ def transducer_greedy(
     frame, in which case no blank is counted in the `score`. `blank_penalty` (nats) is taken off the blank's logit.
     """
     lens, order = lens.cpu().sort(descending=True, stable=True)
-    encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
-    state = _Greedy.start(decoder, joiner, encoder_out, lens)
+    state = _Greedy.start(decoder, joiner, encoder_out[order.to(encoder_out.device)], lens)
     longest = int(lens.max()) if len(lens) else 0
     for step in range(longest * max_symbols):
         if step >= longest and (step - longest) % _STEPS_BETWEEN_LOOKS == 0 and state.finished():
@@ -48,11 +47,11 @@ def transducer_greedy(
 class _Greedy:
     """N utterances, each at its own frame; all but the trace's entries are `(N, ...)`."""
 
-    decoder: nn.Module
-    joiner: nn.Module
-    encoder_out: Tensor
+    predictor: _Predictor
+    encoder_out: Tensor  # projected
     lens: Tensor
     context: Tensor
+    decoder_out: Tensor  # projected
     frame: Tensor  # where each utterance is
     symbols: Tensor  # tokens emitted at that frame
     score: Tensor
@@ -60,22 +59,24 @@ class _Greedy:
 
     @classmethod
     def start(cls, decoder: nn.Module, joiner: nn.Module, encoder_out: Tensor, lens: Tensor) -> _Greedy:
-        lens = lens.to(encoder_out.device)
-        context = _first_context(decoder, lens.shape, encoder_out.device)
+        encoder_out, lens = joiner.encoder_proj(encoder_out), lens.to(encoder_out.device)
+        predictor = _Predictor(decoder, joiner)
+        context = predictor.first_context(lens.shape, lens.device)
         zeros, score = torch.zeros_like(lens), torch.zeros(lens.shape, device=lens.device)
         nothing = (zeros - 1, score.clone(), zeros.clone())  # a first step for all, even those without a frame
-        return cls(decoder, joiner, encoder_out, lens, context, zeros, zeros.clone(), score, [nothing])
+        out = predictor(context)
+        return cls(predictor, encoder_out, lens, context, out, zeros, zeros.clone(), score, [nothing])
 
     def finished(self) -> bool:
         return not bool((self.frame < self.lens).any())
 
     def step(self, batch: int, max_symbols: int, blank_penalty: float) -> None:
         """One symbol for each of the first `batch` utterances (the others are at their end)."""
-        blank, lens, context = self.decoder.blank_id, self.lens[:batch], self.context[:batch]
+        blank, lens, out = self.predictor.decoder.blank_id, self.lens[:batch], self.decoder_out[:batch]
         frame = self.frame[:batch].clone()
         rows = torch.arange(batch, device=lens.device)
         encoder_out = self.encoder_out[rows, frame.clamp(max=self.encoder_out.shape[1] - 1)]
-        log_probs = _log_probs(self.decoder, self.joiner, encoder_out, context, blank_penalty)
+        log_probs = _log_probs(self.predictor.joiner, encoder_out, out, blank, blank_penalty)
         best_score, best = log_probs.max(dim=1)
         active = frame < lens
         emits = active & (best != blank)
@@ -84,7 +85,7 @@ class _Greedy:
         self.score[:batch] += best_score.masked_fill(~active, 0.0)
         self.frame[:batch] += moves
         self.symbols[:batch] = symbols.masked_fill(moves, 0)
-        self.context[:batch] = torch.where(emits.unsqueeze(1), _shift(context, best), context)
+        self.decoder_out, self.context = self.predictor.advance(out, self.context[:batch], best, emits)
         self.trace.append((best.masked_fill(~emits, -1), best_score, frame))
 
     def hypotheses(self) -> list[list[Hypothesis]]:
@@ -119,23 +120,14 @@ def modified_beam_search(
     """
     lens, order = lens.cpu().sort(descending=True, stable=True)
     encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
-    context = _first_context(decoder, (len(lens), beam), encoder_out.device)
-    scores = torch.full(context.shape[:2], NEG_INF, device=encoder_out.device)
-    scores[:, :1] = 0.0
-    state = _Beams(Prefixes.start(len(lens), beam, decoder.blank_id, encoder_out.device), context, scores.clone())
-    trace = Trace()
+    state = _start(_Predictor(decoder, joiner), len(lens), beam, encoder_out.device)
+    scores, trace = state.scores.clone(), Trace()
     for t in range(int(lens.max()) if len(lens) else 0):
         active = int((lens > t).sum())
         state = state.head(active)
-        log_probs = _log_probs(
-            decoder,
-            joiner,
-            encoder_out[:active, t, None].expand(-1, beam, -1),
-            state.context,
-            blank_penalty,
-            temperature,
-        )
-        state = _step(state, log_probs, decoder.blank_id, trace)
+        frame = encoder_out[:active, t].unsqueeze(1).expand(-1, beam, -1)
+        log_probs = _log_probs(joiner, frame, state.decoder_out, decoder.blank_id, blank_penalty, temperature)
+        state = _step(state, log_probs, trace)
         scores[:active] = state.scores
     slots = torch.arange(beam).expand(len(lens), beam)
     found = trace.hypotheses(scores, slots)
@@ -147,18 +139,30 @@ def modified_beam_search(
 
 @dataclass
 class _Beams:
-    """The hypotheses of N utterances: identities, last tokens `(N, beam, context)`, log probabilities `(N, beam)`."""
+    """The hypotheses of N utterances; all `(N, beam, ...)`."""
 
+    predictor: _Predictor
     prefixes: Prefixes
+    scores: Tensor  # log probability, -inf: no hypothesis
     context: Tensor
-    scores: Tensor
+    decoder_out: Tensor  # projected
 
     def head(self, batch: int) -> _Beams:
-        return _Beams(self.prefixes.head(batch), self.context[:batch], self.scores[:batch])
+        tensors = (self.scores, self.context, self.decoder_out)
+        return _Beams(self.predictor, self.prefixes.head(batch), *(x[:batch] for x in tensors))
 
 
-def _step(state: _Beams, log_probs: Tensor, blank: int, trace: Trace) -> _Beams:
+def _start(predictor: _Predictor, batch: int, beam: int, device: torch.device) -> _Beams:
+    context = predictor.first_context((batch, beam), device)
+    scores = torch.full((batch, beam), NEG_INF, device=device)
+    scores[:, :1] = 0.0
+    prefixes = Prefixes.start(batch, beam, predictor.decoder.blank_id, device)
+    return _Beams(predictor, prefixes, scores, context, predictor(context))
+
+
+def _step(state: _Beams, log_probs: Tensor, trace: Trace) -> _Beams:
     """The beams after one more frame, `log_probs (N, beam, V)`."""
+    blank = state.predictor.decoder.blank_id
     batch, beam, vocab = log_probs.shape
     prefixes, last = state.prefixes, state.prefixes.last
     log_probs, scores = log_probs.flatten(1), (log_probs + state.scores.unsqueeze(2)).flatten(1)
@@ -179,32 +183,47 @@ def _step(state: _Beams, log_probs: Tensor, blank: int, trace: Trace) -> _Beams:
     came_from = torch.where(stays & arrives, source.gather(1, came_from), came_from)
     trace.append(came_from, token, log_probs.gather(1, came_from * vocab + token.clamp(min=0)))
     extended = token >= 0
-    context = state.context.gather(1, came_from.unsqueeze(2).expand_as(state.context))
-    context = torch.where(extended.unsqueeze(2), _shift(context, token), context)
-    return _Beams(prefixes.advance(came_from, token, extended, scores > NEG_INF), context, scores)
+    prefixes = prefixes.advance(came_from, token, extended, scores > NEG_INF)
+    context, out = (x.gather(1, came_from.unsqueeze(2).expand_as(x)) for x in (state.context, state.decoder_out))
+    out, context = state.predictor.advance(out, context, token, extended)
+    return _Beams(state.predictor, prefixes, scores, context, out)
 
 
-def _first_context(decoder: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    context = torch.full((*shape, decoder.context_size), -1, device=device)
-    context[..., -1] = decoder.blank_id
-    return context
+class _Predictor:
+    """The decoder's projected outputs `(..., J)` for contexts `(..., context)` of last tokens."""
 
+    def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
+        self.decoder, self.joiner = decoder, joiner
 
-def _shift(context: Tensor, token: Tensor) -> Tensor:
-    return torch.cat([context[..., 1:], token.unsqueeze(-1)], dim=-1)
+    def first_context(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """The context before the first token, `(*shape, context)`."""
+        context = torch.full((*shape, self.decoder.context_size), -1, device=device)
+        context[..., -1] = self.decoder.blank_id
+        return context
+
+    def __call__(self, context: Tensor) -> Tensor:
+        out = self.joiner.decoder_proj(self.decoder(context.flatten(0, -2), need_pad=False))
+        return out.view(*context.shape[:-1], out.shape[-1])
+
+    def advance(self, out: Tensor, context: Tensor, token: Tensor, emits: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and contexts after each of `emits (...)` has had its `token (...)` appended."""
+        shifted = torch.cat([context[..., 1:], token.unsqueeze(-1)], dim=-1)
+        context = torch.where(emits.unsqueeze(-1), shifted, context)
+        if out.device.type != "cpu":  # to look which have changed would make the host wait
+            return self(context), context
+        return out.index_put((emits,), self(context[emits]).to(out.dtype)), context
 
 
 def _log_probs(
-    decoder: nn.Module,
     joiner: nn.Module,
     encoder_out: Tensor,
-    context: Tensor,
+    decoder_out: Tensor,
+    blank: int,
     blank_penalty: float,
-    temperature: float = 1.0,
+    temperature: float = 1,
 ) -> Tensor:
-    """Log probabilities `(..., V)` in float32 after the tokens `context (..., C)`, `encoder_out (..., J)` projected."""
-    decoder_out = joiner.decoder_proj(decoder(context.flatten(0, -2), need_pad=False)).view(*context.shape[:-1], -1)
+    """Log probabilities `(..., V)` in float32 from projected encoder and decoder outputs `(..., J)`."""
     logits = joiner(encoder_out, decoder_out, project_input=False).float()
     if blank_penalty:
-        logits[..., decoder.blank_id] -= blank_penalty
-    return (logits / temperature).log_softmax(dim=-1)
+        logits[..., blank] -= blank_penalty
+    return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
