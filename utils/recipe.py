@@ -9,6 +9,7 @@ import argparse
 import fnmatch
 import re
 import shlex
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,4 +217,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # run.sh --help | head
     sys.exit(main())
