@@ -46,7 +46,7 @@ failed=0
 lint() {
   echo "== ruff and shellcheck"
   ruff check --quiet . && ruff format --check --quiet . &&
-    find . -name '.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -print0 | xargs -0 shellcheck -x
+    find . -name '.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -print0 | xargs -0 shellcheck
 }
 in_profile "${profiles%% *}" lint || { echo "lint failed" && failed=1; }
 

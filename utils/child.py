@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import selectors
@@ -20,10 +21,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Log:
-    """Copies a command's output to its log line by line, of a progress bar (\\r) only the last state of every minute."""
+    """Copies a command's output to its log by lines, of a progress bar (\\r) only the last state of every minute."""
 
     def __init__(self, path: Path, append: bool) -> None:
-        self.file = open(path, "ab" if append else "wb", buffering=0)
+        self.file = open(path, "ab" if append else "wb", buffering=0)  # noqa: SIM115  closed by close()
         self.line = b""
         self.shown = time.monotonic()
 
@@ -86,7 +87,7 @@ def die_with(parent: int):
 
 
 class Child:
-    """The running command; `wait` copies its output and returns its status, `interrupted` is the signal that ended us."""
+    """The running command; `wait` copies its output, `interrupted` is the signal that ended us (0: none)."""
 
     def __init__(self, command: list[str], log: Path, append: bool, keep_open: int) -> None:
         self.log, self.screen = Log(log, append), Screen()
@@ -118,10 +119,8 @@ class Child:
         self.kill(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def kill(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
     def wait(self) -> int:
         """Copy output until the command ends; returns its status (negative: the signal that killed it)."""

@@ -18,10 +18,9 @@ from utils.errors import run
 from utils.hardware import cores, cpu_name, memory_gb
 from utils.options import Parser
 
-PACKAGES = ("torch", "torchaudio", "k2", "lhotse", "sentencepiece", "numpy", "soundfile", "av", "kaldialign", "sacrebleu")
-MODULES = {"lhotse": "lhotse", "PyYAML": "yaml", "pydantic": "pydantic", "sentencepiece": "sentencepiece", "scipy": "scipy"}
-MODULES |= {"kaldialign": "kaldialign", "sacrebleu": "sacrebleu", "soundfile": "soundfile", "av": "av"}
-MODULES |= {"num2words": "num2words", "tensorboard": "torch.utils.tensorboard", "pyroomacoustics": "pyroomacoustics"}
+PACKAGES = ("torch", "torchaudio", "k2", "lhotse", "sentencepiece", "numpy", "soundfile", "av", "sacrebleu")
+MODULES = ("lhotse", "yaml", "pydantic", "sentencepiece", "scipy", "kaldialign", "sacrebleu", "soundfile", "av", "tqdm")
+MODULES += ("num2words", "torch.utils.tensorboard", "pyroomacoustics")
 
 
 class Report:
@@ -46,11 +45,11 @@ class Report:
 
 def check_imports() -> str:
     """Import everything that every profile needs; returns how many packages that were."""
-    for package, module in MODULES.items():
+    for module in MODULES:
         try:
             importlib.import_module(module)
         except Exception as error:
-            raise RuntimeError(f"{package}: {error}; run the recipe or tests again after removing the environment") from error
+            raise RuntimeError(f"{module}: {error}; remove {sys.prefix} and `. path.sh` makes it anew") from error
     return f"{len(MODULES)} packages import"
 
 
@@ -127,7 +126,9 @@ def check_training() -> str:
     import torch
 
     logits = torch.zeros(4, 1, 3, requires_grad=True)
-    loss = torch.nn.functional.ctc_loss(logits.log_softmax(2), torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2]))
+    loss = torch.nn.functional.ctc_loss(
+        logits.log_softmax(2), torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])
+    )
     loss.backward()
     if not torch.isfinite(logits.grad).all() or not logits.grad.abs().sum() > 0:
         raise RuntimeError("the gradient of a CTC loss is not finite")
@@ -145,8 +146,14 @@ def gpu_lines(report: Report) -> None:
         return
     if not shutil.which("nvidia-smi"):
         return report.line("off", "GPU", "none here: training and decoding run on the CPU")
-    why = "torch is built without CUDA" if not torch.version.cuda else f"the driver does not suit CUDA {torch.version.cuda}"
-    return report.line("off", "GPU", f"nvidia-smi is there but {why}: take another DRAGOMAN_PROFILE or update the driver")
+    why = (
+        "torch is built without CUDA"
+        if not torch.version.cuda
+        else f"the driver does not suit CUDA {torch.version.cuda}"
+    )
+    return report.line(
+        "off", "GPU", f"nvidia-smi is there but {why}: take another DRAGOMAN_PROFILE or update the driver"
+    )
 
 
 def absent_lines(report: Report) -> None:
@@ -180,7 +187,9 @@ def main() -> int:
     for package in PACKAGES:
         report.line("", package, version(package) or "-")
     free = shutil.disk_usage(os.getcwd()).free / 1e9
-    report.line("", "machine", f"{cpu_name()}, {cores()} cores, {memory_gb()} GiB memory, {free:.0f} GB of disk free here")
+    report.line(
+        "", "machine", f"{cpu_name()}, {cores()} cores, {memory_gb()} GiB memory, {free:.0f} GB of disk free here"
+    )
     print()
     stale_lines(report)
     if report.check("torch", check_torch):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package by its metadata (k2 1.23.4 has no `__version__`), None where it is not there."""
+    """A package's version by its metadata (k2 1.23.4 has no `__version__`), None where it is not installed."""
     try:
         return metadata_version(package)
     except PackageNotFoundError:

@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for the valid name closest to `name`, or an empty string when none is close."""
+    """ " (did you mean 'x'?)" for the valid name closest to `name`, or an empty string when none is close."""
     match = get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
@@ -32,7 +32,7 @@ def _sentence(error: OSError) -> str | None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with its status; a `UserError` becomes one line on stderr and status 1, Ctrl-C status 130."""
+    """Call `main` and exit with its status; a `UserError` becomes a line on stderr and status 1, Ctrl-C status 130."""
     try:
         status = main()
     except UserError as error:

@@ -67,7 +67,7 @@ def read_jsonl(path: str | Path) -> Iterator[dict]:
     number = 0
     try:
         with open_text(require(path)) as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(lines, 1):  # noqa: B007  the error below names it
                 if line.strip():
                     yield json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

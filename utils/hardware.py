@@ -57,9 +57,10 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def hardware() -> dict:
-    """Machine, versions and commit: {cpu, cores, threads, gpu, memory_gb, python, torch, k2, lhotse, profile, commit, dirty}.
+    """Machine, versions and commit, as a flat dictionary that JSON takes.
 
-    `threads` is torch's number of threads, `gpu` a name or None, `k2` None where it is not installed.
+    cpu, cores, threads (torch's), gpu (a name or None), memory_gb, python, torch, k2 (None where it is not
+    installed), lhotse, profile, commit, dirty.
     """
     import torch
 

@@ -26,7 +26,9 @@ PYTHONS = {
 }
 SPACE = {"k2-index": 8, "pypi": 6, "no-k2": 4}  # GB while installing; measured 3.9 (pypi) and 1.5 (no-k2) afterwards
 IMPORTS = {"k2-index": "torch, lhotse, k2", "pypi": "torch, lhotse, k2", "no-k2": "torch, lhotse"}
-UNAVAILABLE = re.compile("No matching distribution|Could not find a version|not a supported wheel|DO NOT MATCH|is not a valid")
+UNAVAILABLE = re.compile(
+    "No matching distribution|Could not find a version|not a supported wheel|DO NOT MATCH|is not a valid"
+)
 
 
 class Unavailable(Exception):
@@ -71,8 +73,9 @@ def foreign(venv: Path) -> bool:
 
 def runs(venv: Path) -> bool:
     """Whether the environment's Python starts."""
+    command = [str(venv / "bin" / "python"), "-c", "import pip"]
     try:
-        return subprocess.run([str(venv / "bin" / "python"), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode == 0
+        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
         return False
 
@@ -121,7 +124,7 @@ def pip(venv: Path, lock: int, *arguments: str) -> None:
 
 
 def remove_broken(venv: Path) -> None:
-    """Forget packages that an interrupted pip left incomplete (a file of its RECORD missing or cut), so pip redoes them."""
+    """Forget packages that an interrupted pip left incomplete (a file of RECORD missing or cut): pip redoes them."""
     for site in venv.glob("lib/python3*/site-packages"):
         for info in site.glob("*.dist-info"):
             try:
@@ -185,7 +188,9 @@ def fill(venv: Path, profile: str, k2, lock: int) -> None:
     elif k2 is not None:
         pip(venv, lock, "--no-deps", k2.url)
     test = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", f"import {IMPORTS[profile]}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [str(venv / "bin" / "python"), "-c", f"import {IMPORTS[profile]}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if test.returncode:
         last = test.stdout.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"status {test.returncode}"]
@@ -284,7 +289,10 @@ if __name__ == "__main__":
         print(f"error: {error}; then give the same command again.", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error.filename or 'the environment'}: {error.strerror}; mend it and give the same command again.", file=sys.stderr)
+        print(
+            f"error: {error.filename or 'the environment'}: {error.strerror}; mend it and give the same command again.",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command continues the installation", file=sys.stderr)

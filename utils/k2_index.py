@@ -1,4 +1,4 @@
-"""Chooses k2's wheel from the index that its authors keep: the build for exactly our torch, Python, machine and CUDA."""
+"""Chooses k2's wheel from its authors' index: the build for exactly our torch, Python, machine and CUDA."""
 
 from __future__ import annotations
 

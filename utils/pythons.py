@@ -19,7 +19,7 @@ class Python(NamedTuple):
 
 
 def candidates(version: str) -> list[str]:
-    """Where a Python `version` ("3.10") may be: every folder of PATH (a shim may come first and fail), pyenv, uv, brew."""
+    """Where Python `version` ("3.10") may be: all of PATH (a shim may come first and fail), pyenv, uv, Homebrew."""
     home = os.path.expanduser("~")
     folders = os.environ.get("PATH", "").split(os.pathsep)
     pyenv = os.environ.get("PYENV_ROOT", os.path.join(home, ".pyenv"))

@@ -71,9 +71,9 @@ def outputs(command: str) -> list[str]:
             words = shlex.split(call)
         except ValueError:
             continue
-        for flag, value in zip(words, words[1:]):
-            if flag == "--out":
-                found += value.split()
+        for at, word in enumerate(words[:-1]):
+            if word == "--out":
+                found += words[at + 1].split()
     return found
 
 

@@ -57,7 +57,9 @@ def parse(arguments: list[str]) -> Job:
         else:
             job.name = word
     if not (job.name and dashes and job.command):
-        raise UserError(f"run {job.name}: a line is run NAME --in .. --out .. -- command; the name or command is missing.")
+        raise UserError(
+            f"run {job.name}: a line is run NAME --in .. --out .. -- command; the name or command is missing."
+        )
     return job
 
 
@@ -155,6 +157,8 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
         return 128 + child.interrupted
     missing = [path for path in expand(job.outputs) if not os.path.exists(path)]
     if status == 0 and not missing:
+        # What it wrote beside its inputs itself (score.json beside hyp.jsonl) is no change of them.
+        inputs = {**fingerprint(expand(job.inputs), inputs), **inputs}
         write_stamp(job, {"command": job.command, "inputs": inputs, "seconds": seconds, "finished": time.time()})
         print(f"   {job.name}: {clock(seconds)}", flush=True)
         return 0
