@@ -24,7 +24,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
-            message += nearest(found[1], self._option_string_actions)
+            commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+            parsers = [self, *(parser for choices in commands for parser in choices.values())]
+            message += nearest(found[1], {name for parser in parsers for name in parser._option_string_actions})
         print(f"error: {self.prog}: {message}; see --help.", file=sys.stderr)
         sys.exit(2)
 
@@ -88,6 +90,8 @@ def check_config(values: dict, model: type[C], source: str) -> C:
             what = f"unknown key '{key}'{nearest(str(location[-1]), _keys_at(model, location))}"
         elif first["type"] == "missing":
             what = f"the key '{key}' is missing"
+        elif first["type"] == "value_error":  # a check of ours, of a section or of the whole
+            what = (f"{key}: " if key else "") + str(first["ctx"]["error"])
         else:
             what = f"'{key}' = {first['input']!r}: {first['msg']}"
         raise UserError(f"{source}: {what}.") from None

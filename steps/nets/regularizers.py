@@ -1,0 +1,190 @@
+"""Balancer and Whiten: identities whose backward pass nudges activations into a healthy range.
+
+Both are from Zipformer (Yao et al., 2024, arXiv:2310.11230, section 3.4), with the gradients in closed form: the
+balancer's is affine in the activation for each channel, so that two column sums and one pass over the gradient are all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from steps.nets.schedule import FloatLike, Schedule, chance
+
+TINY = 1e-12
+
+
+def _mean_limit(positive: float) -> float:
+    """The mean/stddev at which a Gaussian is positive this often, by Zipformer's rough inverse error function."""
+    x, eps = 2.0 * positive - 1.0, 1e-10
+    return 0.8139535143 * 0.5 * (math.log(1.0 + x + eps) - math.log(1.0 - x + eps))
+
+
+def _rms_limit(mean_abs: float) -> float:
+    """The root mean square of a Gaussian with this mean absolute value."""
+    return math.sqrt(math.pi / 2.0) * mean_abs
+
+
+class Balancer(nn.Module):
+    """Keeps each channel's share of positive values and its mean absolute value within limits, by its gradient alone.
+
+    A gradient g becomes g + |g| (slope x + offset), where slope and offset (per channel) are the direction that brings
+    the channel back, zero for a channel within its limits. Acts with probability `prob` on each call in training.
+    """
+
+    def __init__(
+        self,
+        min_positive: FloatLike = 0.05,
+        max_positive: FloatLike = 0.95,
+        min_abs: FloatLike = 0.2,
+        max_abs: FloatLike = 100.0,
+        gain: float = 0.04,
+        prob: FloatLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.min_positive, self.max_positive = min_positive, max_positive
+        self.min_abs, self.max_abs = min_abs, max_abs
+        self.gain = gain
+        self.prob = Schedule((0, 0.5), (8000, 0.125), default=0.4) if prob is None else prob
+        self.enabled = True
+
+    def active(self) -> bool:
+        """Whether it acts on this call (a draw)."""
+        return self.enabled and self.training and torch.is_grad_enabled() and chance(self.prob)
+
+    def line(self, mean: Tensor, mean_square: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and offset (channels,) for channels with these means of x and of x^2, both float32 (channels,)."""
+        mean_square = mean_square.clamp(min=TINY)
+        std = (mean_square - mean * mean).clamp(min=TINY).sqrt()
+        ratio, rms = mean / std, mean_square.sqrt()
+        low, high = _mean_limit(float(self.min_positive)), _mean_limit(float(self.max_positive))
+        # of |ratio - limit|: d/dx = sign (1 / std - ratio (x - mean) / std^2) / frames; times std and frames:
+        sign = (ratio - ratio.clamp(low, high)).sign()
+        slope, centre = -sign * ratio / std, sign
+        # of |log(limit / rms)|: d/dx = sign x / rms^2 / frames; times the same:
+        low, high = _rms_limit(float(self.min_abs)), _rms_limit(float(self.max_abs))
+        sign = (rms - rms.clamp(low, high)).sign() * std / mean_square
+        slope, centre = slope + sign, centre + sign * mean
+        # slope (x - mean) + centre, brought to a root mean square of `gain` over the frames
+        factor = self.gain / ((slope * std).square() + centre * centre + TINY).sqrt()
+        return slope * factor, (centre - slope * mean) * factor
+
+    def forward(self, x: Tensor, channel_dim: int = -1) -> Tensor:
+        """`x`, any shape with its channels in `channel_dim`, unchanged."""
+        if not (x.requires_grad and self.active()):
+            return x
+        return _Balance.apply(x, self, channel_dim % x.ndim)
+
+
+def mean_and_square(x: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Per-channel means of x and of x^2 in float32, each (channels,)."""
+    dims = [dim for dim in range(x.ndim) if dim != channel_dim % x.ndim]
+    x = x.float()
+    return x.mean(dims), (x * x).mean(dims)
+
+
+class _Balance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, balancer, channel_dim):
+        slope, offset = balancer.line(*mean_and_square(x, channel_dim))
+        shape = [-1 if dim == channel_dim else 1 for dim in range(x.ndim)]
+        ctx.save_for_backward(x, slope.view(shape).to(x.dtype), offset.view(shape).to(x.dtype))
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, slope, offset = ctx.saved_tensors
+        return torch.addcmul(grad, grad.abs(), torch.addcmul(offset, x, slope)), None, None
+
+
+class Whiten(nn.Module):
+    """Pulls the covariance of the channels towards a multiple of the identity when it is far from it.
+
+    The measure is mean(eigenvalue^2) / mean(eigenvalue)^2 of the centred covariance of each of `groups` groups of
+    channels: 1 when white. Above `limit` its gradient is added, with `gain` times the norm of the gradient.
+    """
+
+    def __init__(self, limit: FloatLike, gain: float = 0.01, groups: int = 1, prob: float = 0.25) -> None:
+        super().__init__()
+        self.limit, self.gain, self.groups, self.prob = limit, gain, groups, prob
+        self.enabled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (..., channels) unchanged."""
+        if not (self.enabled and self.training and x.requires_grad and chance(self.prob)):
+            return x
+        return _Whiten.apply(x, float(self.limit), self.gain, self.groups)
+
+
+class _Whiten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, limit, gain, groups):
+        ctx.save_for_backward(x)
+        ctx.config = (limit, gain, groups)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        limit, gain, groups = ctx.config
+        x = x.float() if x.dtype == torch.float16 else x  # sums over frames overflow float16
+        centred = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+        centred = centred - centred.mean(1, keepdim=True)
+        covariance = torch.matmul(centred.transpose(1, 2), centred).float()  # (group, channel, channel)
+        size = covariance.shape[-1] * groups
+        mean = covariance.diagonal(dim1=1, dim2=2).sum() / size
+        metric = covariance.square().sum() / size / (mean * mean + TINY)
+        if not metric.is_cuda and metric < limit:
+            return grad, None, None, None
+        # d metric / d x, up to a factor that the scaling to the gradient's norm removes anyway
+        eye = torch.eye(covariance.shape[-1], device=x.device)
+        direction = torch.matmul(centred, (covariance / (mean + TINY) - metric * eye).to(x.dtype))
+        direction = direction.transpose(0, 1).reshape(x.shape)
+        scale = gain * grad.float().norm() / (direction.float().norm() + TINY)
+        scale = torch.where(metric < limit, torch.zeros_like(scale), scale)  # on a GPU: no waiting for the metric
+        return grad + (direction * scale.to(direction.dtype)).to(grad.dtype), None, None, None
+
+
+class _Limit(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, low, high):
+        ctx.save_for_backward(x)
+        ctx.limits = (low, high)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        low, high = ctx.limits
+        grad = torch.where((x < low) & (grad > 0), -grad, grad)
+        return torch.where((x > high) & (grad < 0), -grad, grad), None, None
+
+
+def limit(parameter: Tensor, low: float, high: float) -> Tensor:
+    """`parameter` unchanged; gradients that would push it further out of [low, high] change their sign."""
+    return _Limit.apply(parameter, low, high) if parameter.requires_grad else parameter
+
+
+class _ScaleGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.factor, None
+
+
+class ScaleGrad(nn.Module):
+    """Multiplies the gradient by `factor` in training: keeps float16 gradients of the first layer in range."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` unchanged."""
+        return _ScaleGrad.apply(x, self.factor) if self.training and x.requires_grad else x

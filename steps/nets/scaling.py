@@ -1,0 +1,199 @@
+"""The small parts of a Zipformer: Swoosh activations, BiasNorm, bypass, scaled initialisation, shared dropout masks.
+
+Everything computes in the type of its input, casting parameters to it: the encoder chooses the type once, and no module
+depends on autocast. Functions with a backward of their own save little and recompute, which is faster on CPUs and GPUs.
+Source of the definitions: Zipformer (Yao et al., 2024, arXiv:2310.11230).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steps.nets.regularizers import limit
+from steps.nets.schedule import FloatLike, Schedule
+
+SWOOSH = {"l": (4.0, 0.035), "r": (1.0, 0.313261687)}  # kind: (shift, constant)
+
+
+def swoosh_value(x: Tensor, kind: str) -> Tensor:
+    """log(1 + exp(x - shift)) - 0.08 x - constant; no gradient of its own."""
+    shift, constant = SWOOSH[kind]
+    z = x - shift
+    return F.softplus(z).add_(z, alpha=-0.08).sub_(constant + 0.08 * shift)
+
+
+def swoosh_slope(x: Tensor, kind: str) -> Tensor:
+    """The derivative of `swoosh_value`."""
+    return torch.sigmoid(x - SWOOSH[kind][0]).sub_(0.08)
+
+
+class _Swoosh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, kind):
+        ctx.save_for_backward(x)
+        ctx.kind = kind
+        return swoosh_value(x, kind)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return swoosh_slope(ctx.saved_tensors[0], ctx.kind).mul_(grad), None
+
+
+class Swoosh(nn.Module):
+    """SwooshL (kind "l") or SwooshR (kind "r")."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return _Swoosh.apply(x, self.kind) if x.requires_grad else swoosh_value(x, self.kind)
+
+
+def dropout_mask(x: Tensor, rate: FloatLike, shape: tuple[int, ...]) -> Tensor | None:
+    """A mask of `shape` in x's type, 0 with probability `rate` and 1 / (1 - rate) elsewhere; None for rate 0."""
+    rate = float(rate)
+    if rate <= 0.0:
+        return None
+    return (torch.rand(shape, device=x.device) >= rate).to(x.dtype).mul_(1.0 / (1.0 - rate))
+
+
+def skip_mask(x: Tensor, rate: FloatLike, training: bool) -> Tensor | None:
+    """(batch, 1, 1), 0 with probability `rate` and 1 elsewhere: utterances that a module leaves out; None for none."""
+    rate = float(rate) if training else 0.0
+    return None if rate <= 0.0 else (torch.rand(x.shape[0], 1, 1, device=x.device) >= rate).to(x.dtype)
+
+
+def add_unless(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    """x + y mask."""
+    return x + y if mask is None else torch.addcmul(x, y, mask)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` in the type of `x`."""
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that computes in the type of its input; a `scale` below 1 makes the initial output smaller."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, scale: float | None = None) -> None:
+        super().__init__(inputs, outputs, bias)
+        if scale is not None:
+            with torch.no_grad():
+                self.weight.mul_(scale)
+                if bias:
+                    self.bias.uniform_(-0.1 * scale, 0.1 * scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        return linear(x, self.weight, self.bias)
+
+
+class _SwooshLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, mask, kind):
+        ctx.save_for_backward(x, weight, mask)
+        ctx.kind = kind
+        y = swoosh_value(x, kind)
+        return F.linear(y if mask is None else y.mul_(mask), weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, mask = ctx.saved_tensors
+        y, slope = swoosh_value(x, ctx.kind), swoosh_slope(x, ctx.kind)
+        if mask is not None:
+            y.mul_(mask)
+            slope.mul_(mask)
+        rows = grad.reshape(-1, grad.shape[-1])
+        grad_weight = rows.t() @ y.reshape(-1, y.shape[-1])
+        return slope.mul_(grad @ weight), grad_weight, rows.sum(0), None, None
+
+
+class SwooshLinear(Linear):
+    """Swoosh, dropout with a mask shared over time, and a linear layer; keeps only its input for the backward pass."""
+
+    def __init__(self, inputs: int, outputs: int, kind: str, dropout: FloatLike, scale: float) -> None:
+        super().__init__(inputs, outputs, scale=scale)
+        self.kind, self.dropout = kind, dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, inputs) to (batch, time, outputs)."""
+        mask = dropout_mask(x, self.dropout, (x.shape[0], 1, x.shape[2])) if self.training else None
+        return _SwooshLinear.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype), mask, self.kind)
+
+
+class _BiasNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, log_scale):
+        centred = x.float() - bias
+        power = centred.square_().mean(-1, keepdim=True)
+        scale = power.rsqrt().mul_(log_scale.exp())
+        ctx.save_for_backward(x, bias, power, scale)
+        return x * scale.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, bias, power, scale = ctx.saved_tensors
+        product = (grad * x).float().sum(-1, keepdim=True).mul_(scale)  # per frame: the gradient of log(scale)
+        pull = product / (power * -x.shape[-1])
+        grad_x = (x.float() - bias).mul_(pull)
+        grad_bias = -grad_x.reshape(-1, x.shape[-1]).sum(0)
+        grad_x = grad_x.to(x.dtype).addcmul_(grad, scale.to(x.dtype))
+        return grad_x, grad_bias, product.sum()
+
+
+class BiasNorm(nn.Module):
+    """x / RMS(x - bias) exp(log_scale): a norm that leaves the length of a frame's vector recoverable."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+        self.bias = nn.Parameter(torch.randn(channels) * 1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels) to the same shape; its statistics are in float32 whatever the type."""
+        log_scale = limit(self.log_scale, -1.5, 1.5) if self.training else self.log_scale
+        return _BiasNorm.apply(x, self.bias, log_scale)
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, old, new, scale):
+        ctx.save_for_backward(old, new, scale)
+        return torch.addcmul(old, new - old, scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        old, new, scale = ctx.saved_tensors
+        grad_new = grad * scale
+        # (batch or 1, 1, channels): summed over what the scale was shared over
+        grad_scale = (new - old).mul_(grad).sum(1, keepdim=True)
+        if scale.shape[0] == 1:
+            grad_scale = grad_scale.sum(0, keepdim=True)
+        return grad - grad_new, grad_new, grad_scale
+
+
+class Bypass(nn.Module):
+    """old + (new - old) scale: a learned share per channel; in training also leaves out `new` for some utterances.
+
+    Early in training the scale is kept near 1, so that every module has to learn something.
+    """
+
+    def __init__(self, channels: int, skip_rate: FloatLike = 0.0) -> None:
+        super().__init__()
+        self.bypass_scale = nn.Parameter(torch.full((channels,), 0.5))
+        self.skip_rate = skip_rate
+        self.scale_min = Schedule((0, 0.9), (20000, 0.2), default=0.0)
+
+    def forward(self, old: Tensor, new: Tensor) -> Tensor:
+        """Two of (batch, time, channels) to one."""
+        scale = self.bypass_scale
+        if self.training:
+            scale = limit(scale, float(self.scale_min), 1.0)
+        scale = scale.to(old.dtype).view(1, 1, -1)
+        mask = skip_mask(old, self.skip_rate, self.training)
+        return _Mix.apply(old, new, scale if mask is None else scale * mask)
