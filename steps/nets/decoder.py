@@ -6,6 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steps.nets.regularizers import Balancer
+
+
+def _balancer() -> Balancer:
+    """Keeps the embeddings' magnitude from drifting, which averaging of parameters would suffer from (icefall's)."""
+    return Balancer(min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05)
+
 
 class Decoder(nn.Module):
     """Stateless prediction network (Ghodsi et al. 2020), with icefall's parameter names `embedding` and `conv`.
@@ -19,10 +26,12 @@ class Decoder(nn.Module):
         self.context_size = context_size
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, decoder_dim)
+        self.balancer = _balancer()
         self.conv: nn.Module = nn.Identity()
         if context_size > 1:
             # four channels a group, as in icefall
             self.conv = nn.Conv1d(decoder_dim, decoder_dim, context_size, groups=decoder_dim // 4, bias=False)
+            self.balancer2 = _balancer()
 
     def forward(self, y: Tensor, need_pad: bool = True) -> Tensor:
         """Predictor output `(batch, length, decoder_dim)` for tokens `y` `(batch, length)`.
@@ -30,10 +39,10 @@ class Decoder(nn.Module):
         Negative ids stand for "before the first token" and embed as zeros. With `need_pad` (training) the context is
         padded on the left; without (search) `y` is exactly `context_size` long and the output has length 1.
         """
-        embedded = self.embedding(y.clamp(min=0)) * (y >= 0).unsqueeze(-1)
+        embedded = self.balancer(self.embedding(y.clamp(min=0)) * (y >= 0).unsqueeze(-1))
         if self.context_size == 1:
             return embedded
         embedded = embedded.transpose(1, 2)
         if need_pad:
             embedded = F.pad(embedded, (self.context_size - 1, 0))
-        return torch.relu(self.conv(embedded).transpose(1, 2))
+        return self.balancer2(torch.relu(self.conv(embedded).transpose(1, 2)))

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from steps.nets.decoder import Decoder
-from steps.nets.joiner import Joiner, scaled_linear
+from steps.nets.joiner import INITIAL_SCALE, Joiner
+from steps.nets.scaling import Linear
 from steps.objectives.backend import Backend
 from steps.objectives.ctc import ctc_backend, ctc_loss
 from steps.objectives.transducer import RnntType, do_prune, prune_ranges, pruned_loss, simple_loss, transducer_backend
@@ -106,7 +107,7 @@ class CtcHead(Head):
     def __init__(self, config: CtcConfig, encoder_dim: int, vocab_size: int) -> None:
         super().__init__(config)
         self.ctc_output = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1)
+            nn.Dropout(config.dropout), Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1)
         )
         self._backend = ctc_backend(config.backend)
 
@@ -133,8 +134,8 @@ class TransducerHead(Head):
         super().__init__(config)
         self.decoder = Decoder(vocab_size, config.decoder_dim, context_size=config.context_size)
         self.joiner = Joiner(encoder_dim, config.decoder_dim, config.joiner_dim, vocab_size)
-        self.simple_am_proj = scaled_linear(encoder_dim, vocab_size)
-        self.simple_lm_proj = scaled_linear(config.decoder_dim, vocab_size)
+        self.simple_am_proj = Linear(encoder_dim, vocab_size, scale=INITIAL_SCALE)
+        self.simple_lm_proj = Linear(config.decoder_dim, vocab_size, scale=INITIAL_SCALE)
         self._backend = transducer_backend(config.backend)
 
     @property

@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from steps.nets.scaling import Linear
 
-def scaled_linear(inputs: int, outputs: int, initial_scale: float = 0.25) -> nn.Linear:
-    """A linear layer that starts smaller than torch's, as icefall's ScaledLinear does for the transducer's inputs."""
-    linear = nn.Linear(inputs, outputs)
-    with torch.no_grad():
-        linear.weight.mul_(initial_scale)
-        nn.init.uniform_(linear.bias, -0.1 * initial_scale, 0.1 * initial_scale)
-    return linear
+# the inputs of both losses start small, as icefall's do
+INITIAL_SCALE = 0.25
 
 
 class Joiner(nn.Module):
@@ -20,9 +16,9 @@ class Joiner(nn.Module):
 
     def __init__(self, encoder_dim: int, decoder_dim: int, joiner_dim: int, vocab_size: int) -> None:
         super().__init__()
-        self.encoder_proj = scaled_linear(encoder_dim, joiner_dim)
-        self.decoder_proj = scaled_linear(decoder_dim, joiner_dim)
-        self.output_linear = nn.Linear(joiner_dim, vocab_size)
+        self.encoder_proj = Linear(encoder_dim, joiner_dim, scale=INITIAL_SCALE)
+        self.decoder_proj = Linear(decoder_dim, joiner_dim, scale=INITIAL_SCALE)
+        self.output_linear = Linear(joiner_dim, vocab_size)
 
     def forward(self, encoder_out: Tensor, decoder_out: Tensor, project_input: bool = True) -> Tensor:
         """Logits `(..., vocab)` of two tensors with broadcastable leading shapes.

@@ -47,5 +47,5 @@ def _k2_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tens
     tokens, sizes = targets.cpu()[order].tolist(), target_lens.cpu()[order].tolist()
     graphs = k2.ctc_graph([row[:size] for row, size in zip(tokens, sizes, strict=True)], device=log_probs.device)
     loss = k2.ctc_loss(graphs, k2.DenseFsaVec(log_probs, segments), output_beam=NO_PRUNING, reduction="none")
-    loss = torch.where(loss.isfinite(), loss, torch.zeros_like(loss))
+    loss = torch.where(loss.isinf(), torch.zeros_like(loss), loss)
     return torch.zeros_like(loss).index_copy(0, order.to(loss.device), loss)

@@ -20,7 +20,7 @@ def _boundary(lens: Tensor, target_lens: Tensor) -> Tensor:
 
 def _finite(loss: Tensor) -> Tensor:
     """0 with zero gradient in place of the infinite loss of an utterance that has no path."""
-    return torch.where(loss.isfinite(), loss, torch.zeros_like(loss))
+    return torch.where(loss.isinf(), torch.zeros_like(loss), loss)
 
 
 def simple_loss(
@@ -52,7 +52,7 @@ def simple_loss(
         reduction="none",
         return_grad=True,
     )
-    possible = loss.isfinite().view(-1, 1, 1)
+    possible = ~loss.isinf().view(-1, 1, 1)
     symbol, blank = symbol[:, :tokens, :frames].transpose(1, 2), blank[:, : tokens + 1, :frames].transpose(1, 2)
     return _finite(loss), symbol * possible, blank * possible
 

@@ -67,47 +67,47 @@ class Band:
             self.symbol_arcs = self.symbol_arcs[:, :, : width - 1]
 
     def _find_positions(self) -> None:
-        """Flat positions of a band's arcs in the arrays of `new_fronts`."""
+        """Flat positions of a band's arcs in the arrays of `new_fronts`: where they leave, and where they arrive."""
         batch, _, width = self.shape
         front = (self.frame if self.modified else self.frame + self.state) * (2 * width)
         row = torch.arange(batch, device=self.state.device).view(-1, 1, 1)
-        self._blank_at = (front + width + self.state % width) * batch + row
-        self._symbol_at = (front + (self.state + 1) % width) * batch + row
+        self._symbol_from = (front + self.state % width) * batch + row
+        self._symbol_to = (front + (self.state + 1) % width) * batch + row
+        self._blank_at = self._symbol_from + width * batch
 
-    def new_fronts(self, like: Tensor, *leading: int, columns: int) -> Tensor:
-        """A tensor `(*leading, batch, columns)` of NEVER, in the memory order in which the fronts' operations are fast.
+    def new_fronts(self, like: Tensor, *leading: int, columns: int, fill: float = NEVER) -> Tensor:
+        """A tensor `(*leading, batch, columns)`, in the memory order in which the fronts' operations are fast.
 
         Bands are narrow, so there the batch varies fastest.
         """
-        batch = self.shape[0]
         if self.start is None:
-            return like.new_full((*leading, batch, columns), NEVER)
-        return like.new_full((*leading, columns, batch), NEVER).transpose(-1, -2)
+            return like.new_full((*leading, self.shape[0], columns), fill)
+        return like.new_full((*leading, columns, self.shape[0]), fill).transpose(-1, -2)
 
-    def _strided(self, fronts: Tensor) -> tuple[Tensor, Tensor]:
+    def _strided(self, fronts: Tensor, symbol_shift: int) -> tuple[Tensor, Tensor]:
         """Views `(batch, frames, width)` of the blanks and `(batch, frames, width - 1)` of the symbols of `fronts`."""
         batch, frames, width = self.shape
         step = 2 * batch * width
         strides = (width, step, 1 if self.modified else step + 1)
         offset = fronts.storage_offset()
         blank = fronts.as_strided((batch, frames, width), strides, offset + batch * width)
-        return blank, fronts.as_strided((batch, frames, width - 1), strides, offset + 1)
+        return blank, fronts.as_strided((batch, frames, width - 1), strides, offset + symbol_shift)
 
     def to_fronts(self, blank: Tensor, symbol: Tensor) -> Tensor:
-        """Arc log-probabilities ordered by front: `(steps, 2, batch, width)`, [:, 0] symbols and [:, 1] blanks, each in
-        the slot that it leads to. After an utterance's last blank a free loop leads to the last front.
+        """Arc log-probabilities by front: `(steps, 2, batch, width)`, [:, 0] symbols and [:, 1] blanks, in the slots
+        that they leave. After an utterance's last blank a free loop leads to the last front.
         """
         fronts = self.new_fronts(blank, self.steps, 2, columns=self.shape[2])
         blank = blank.masked_fill(~self.blank_arcs, NEVER)
         symbol = symbol.masked_fill(~self.symbol_arcs, NEVER)
         if self.start is None:
-            blank_view, symbol_view = self._strided(fronts)
+            blank_view, symbol_view = self._strided(fronts, 0)
             blank_view.copy_(blank)
             symbol_view.copy_(symbol)
         else:
             flat = fronts.transpose(-1, -2).view(-1)
             flat.scatter_(0, self._blank_at.flatten(), blank.flatten())
-            flat.scatter_(0, self._symbol_at.flatten(), symbol.flatten())
+            flat.scatter_(0, self._symbol_from.flatten(), symbol.flatten())
         loops = fronts[:, 1]
         at = self.end_slot.unsqueeze(0).expand(self.steps, -1, 1)
         ended = torch.arange(self.steps, device=blank.device).view(-1, 1, 1) >= self.end.view(1, -1, 1)
@@ -115,58 +115,59 @@ class Band:
         return fronts
 
     def from_fronts(self, fronts: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of `to_fronts`: (blank, symbol), zero where there is no arc."""
+        """(blank, symbol) of arrays that hold symbols in the slots where they arrive; zero where there is no arc."""
         if self.start is None:
-            blank, symbol = self._strided(fronts)
+            blank, symbol = self._strided(fronts, 1)
         else:
             flat = fronts.transpose(-1, -2).view(-1)
-            blank, symbol = flat[self._blank_at], flat[self._symbol_at]
+            blank, symbol = flat[self._blank_at], flat[self._symbol_to]
         return blank * self.blank_arcs, symbol * self.symbol_arcs
 
 
 def _forward(fronts: Tensor, band: Band) -> Tensor:
-    """Total log-probability `(batch,)` (about NEVER where there is no path); `fronts` becomes that of the paths from
-    the start that end with each arc.
-    """
+    """Log-probabilities `(steps + 1, batch, width)` of reaching each node; about NEVER or less where no path does."""
     steps, _, batch, width = fronts.shape
-    # column k + 1 is slot k, column 0 repeats the last slot: symbols come from the slot before, blanks from the same
-    alpha = band.new_fronts(fronts, steps + 1, columns=width + 1)
-    alpha[0, :, 1] = 0.0
-    if width == 1:
-        alpha[0, :, 0] = 0.0
-    front, row, column = alpha.stride()
-    sources = alpha.as_strided((steps, 2, batch, width), (front, column, row, column))
-    wrap = band.start is not None
-    nodes = alpha[1:, :, 1:].unbind(0)
-    firsts, lasts = alpha[1:, :, 0].unbind(0), alpha[1:, :, -1].unbind(0)
-    for i, (source, arcs) in enumerate(zip(sources.unbind(0), fronts.unbind(0), strict=True)):
-        torch.add(source, arcs, out=arcs)
-        torch.logaddexp(arcs[0], arcs[1], out=nodes[i])
-        if wrap:
-            firsts[i].copy_(lasts[i])
-    return alpha[-1, :, 1:].gather(1, band.end_slot).squeeze(1)
+    alpha = band.new_fronts(fronts, steps + 1, columns=width)
+    alpha[0, :, 0] = 0.0
+    # what arrives: blanks in their slot, symbols in the next one, of which the one past the last is the first again
+    arriving = band.new_fronts(fronts, 2, columns=width + 1)
+    kind, row, column = arriving.stride()
+    leaving = arriving.as_strided((2, batch, width), (kind - column, row, column), column)
+    symbol, blank = arriving[0, :, :-1], arriving[1, :, :-1]
+    first, past_last = arriving[0, :, 0], arriving[0, :, -1]
+    nodes = alpha.unbind(0)
+    for i, arcs in enumerate(fronts.unbind(0)):
+        torch.add(nodes[i], arcs, out=leaving)
+        if band.start is not None:
+            first.copy_(past_last)
+        torch.logaddexp(symbol, blank, out=nodes[i + 1])
+    return alpha
 
 
-def _backward(fronts: Tensor, possible: Tensor, band: Band) -> Tensor:
-    """Arc occupancies `(steps, 2, batch, width)` from the arrays that `_forward` left; zero where not `possible`."""
-    width = fronts.shape[-1]
-    # a node's occupancy is divided among the arcs that lead to it by their shares, which add up to 1 exactly
+def _backward(fronts: Tensor, alpha: Tensor, possible: Tensor, band: Band) -> Tensor:
+    """Arc occupancies `(steps, 2, batch, width)`, in the slots where arcs arrive; zero where not `possible`.
+
+    Overwrites `fronts`.
+    """
+    steps, _, _, width = fronts.shape
+    symbol, blank = fronts.add_(alpha[:-1].unsqueeze(1)).unbind(1)
+    # a node's occupancy is divided among the arcs that arrive by their shares, which add up to 1 exactly
     shares = torch.empty_like(fronts)
-    torch.sub(fronts[:, 0], fronts[:, 1], out=shares[:, 0]).sigmoid_()
-    torch.sub(1.0, shares[:, 0], out=shares[:, 1])
-    node = band.new_fronts(fronts, columns=width).zero_()
-    node.scatter_(1, band.end_slot, possible.to(node.dtype).unsqueeze(1))
-    wrap = band.start is not None
-    inner, last = node[:, :-1], node[:, -1]
-    for arcs in reversed(shares.unbind(0)):
-        arcs.mul_(node)
-        symbol, blank = arcs[0], arcs[1]
-        torch.add(blank[:, :-1], symbol[:, 1:], out=inner)
-        if wrap:
-            torch.add(blank[:, -1], symbol[:, 0], out=last)
-        else:
-            last.copy_(blank[:, -1])
-    return shares
+    torch.sub(symbol[:, :, :-1], blank[:, :, 1:], out=shares[:, 0, :, 1:])
+    torch.sub(symbol[:, :, -1], blank[:, :, 0], out=shares[:, 0, :, 0])
+    torch.sub(1.0, shares[:, 0].sigmoid_(), out=shares[:, 1])
+    gamma = band.new_fronts(fronts, steps + 1, columns=width, fill=0.0)
+    gamma[-1].scatter_(1, band.end_slot, possible.to(gamma.dtype).unsqueeze(1))
+    arriving = band.new_fronts(fronts, 2, columns=width + 1, fill=0.0)
+    inner, leaving_symbol, leaving_blank = arriving[:, :, :-1], arriving[0, :, 1:], arriving[1, :, :-1]
+    first, past_last = arriving[0, :, 0], arriving[0, :, -1]
+    nodes, by_step = gamma.unbind(0), shares.unbind(0)
+    for i in range(steps - 1, -1, -1):
+        torch.mul(by_step[i], nodes[i + 1], out=inner)
+        if band.start is not None:
+            past_last.copy_(first)
+        torch.add(leaving_symbol, leaving_blank, out=nodes[i])
+    return shares.mul_(gamma[1:].unsqueeze(1))
 
 
 def forward_backward(
@@ -179,9 +180,10 @@ def forward_backward(
     which are the derivatives of the total with respect to `blank` and `symbol` (None unless wanted).
     """
     fronts = band.to_fronts(blank, symbol)
-    total = _forward(fronts, band)
-    possible = total > NEVER / 2
+    alpha = _forward(fronts, band)
+    total = alpha[-1].gather(1, band.end_slot).squeeze(1)
+    possible = ~(total < NEVER / 2)  # not a number must stay one
     total = total.masked_fill(~possible, 0.0)
     if not occupancies:
         return total, possible, None, None
-    return (total, possible, *band.from_fronts(_backward(fronts, possible, band)))
+    return (total, possible, *band.from_fronts(_backward(fronts, alpha, possible, band)))
