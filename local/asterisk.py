@@ -14,14 +14,14 @@ import shutil
 import tarfile
 from argparse import Namespace
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from local.asterisk_prompts import Prompt, find_language, read_prompts
-from local.fetch import Apt, Archive, fetch_all, move_tree, sha256_of
+from local.fetch import Apt, Archive, fetch_all, is_complete, move_tree, sha256_of
 from local.splits import assign_splits, find_families
 from local.text import LANGUAGES, check_language
 from utils.errors import UserError, run
@@ -70,10 +70,10 @@ def plan_apt(languages: list[str], apt: Apt) -> list[Archive] | None:
     return archives
 
 
-def plan_upstream(languages: list[str], url: str = UPSTREAM_URL) -> list[Archive]:
+def plan_upstream(languages: list[str]) -> list[Archive]:
     """Upstream's archives, each with a language's prompt list and audio."""
     names = {language: f"asterisk-core-sounds-{language}-g722-1.6.1.tar.gz" for language in languages}
-    return [Archive(name, *UPSTREAM[language], url=url + name) for language, name in names.items()]
+    return [Archive(name, *UPSTREAM[language], url=UPSTREAM_URL + name) for language, name in names.items()]
 
 
 def unpack(path: Path, corpus: Path) -> int:
@@ -88,7 +88,8 @@ def unpack(path: Path, corpus: Path) -> int:
         sizes = {name: (corpus / name).stat().st_size if (corpus / name).exists() else -1 for name in known["files"]}
         if known["sha256"] == digest and sizes == known["files"]:
             return len(sizes)
-    temporary = corpus / f".tmp-unpack-{os.getpid()}"
+    temporary = corpus / ".tmp-unpack"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
         if path.suffix == ".deb":
             temporary.mkdir(parents=True)
@@ -98,7 +99,8 @@ def unpack(path: Path, corpus: Path) -> int:
             (temporary / language).mkdir(parents=True)
             with tarfile.open(path) as tar:
                 members = [m for m in tar if m.isfile() and not (m.name.startswith("/") or ".." in Path(m.name).parts)]
-                tar.extractall(temporary / language, members)
+                safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                tar.extractall(temporary / language, members, **safe)
         files = {str(p.relative_to(temporary)): p.stat().st_size for p in temporary.rglob("*") if p.is_file()}
         move_tree(temporary, corpus)
     finally:
@@ -110,6 +112,13 @@ def unpack(path: Path, corpus: Path) -> int:
 def download(arguments: Namespace) -> None:
     """Fetch and unpack the corpus; the same command continues after an interruption and repairs what is damaged."""
     folder = Path(arguments.out)
+    plan = folder / "archives" / "plan.json"
+    wanted = {"languages": arguments.languages, "source": arguments.source}
+    known = read_json(plan) if plan.exists() else {}
+    if known.get("wanted") == wanted:
+        archives = [Archive(**values) for values in known["archives"]]
+        if all(is_complete(plan.parent / archive.name, archive) for archive in archives):
+            return unpack_all(archives, folder)
     apt, archives = None, None
     if arguments.source != "upstream":
         if Apt.available():
@@ -120,7 +129,14 @@ def download(arguments: Namespace) -> None:
     if archives is None:
         apt, archives = None, plan_upstream(arguments.languages)
     print(f"source: {'Debian packages through apt' if apt else UPSTREAM_URL}")
-    paths = fetch_all(archives, folder / "archives", apt)
+    write_json(plan, {"wanted": wanted, "archives": [asdict(archive) for archive in archives]})
+    fetch_all(archives, plan.parent, apt)
+    unpack_all(archives, folder)
+
+
+def unpack_all(archives: list[Archive], folder: Path) -> None:
+    """Unpack what is in `folder`/archives."""
+    paths = [folder / "archives" / archive.name for archive in archives]
     count = sum(unpack(path, folder) for path in tqdm(paths, desc="unpack", unit="archive"))
     print(f"{folder}: {count} files of {len(paths)} archives, all checksums right")
 
@@ -137,19 +153,22 @@ class Voice:
 
 
 def read_corpus(corpus: Path, languages: list[str]) -> dict[str, Voice]:
-    """Every language that `corpus` holds; `UserError` where one of `languages` is missing or half there."""
+    """Every language with transcripts in `corpus`; `UserError` where one of `languages` is missing or half there."""
     again = f"run 'python -m local.asterisk download --out {corpus}' (stage 0), which fetches only what is missing"
     if not corpus.is_dir():
         raise UserError(f"Corpus folder {corpus} does not exist: {again}, or give --corpus the folder that has it.")
     voices = {}
-    for language in LANGUAGES:
-        found = find_language(corpus, language)
-        if found is None:
-            if language in languages:
-                raise UserError(f"{corpus} has no {LANGUAGES[language]} (no list core-sounds-{language}.txt): {again}.")
+    for language, name in LANGUAGES.items():
+        listing, sounds = find_language(corpus, language)
+        if language in languages and (listing is None or sounds is None):
+            missing = (
+                "transcripts (core-sounds-{0}.txt)" if sounds else "sounds" if listing else "transcripts and sounds"
+            )
+            raise UserError(f"{corpus} lacks the {name} {missing.format(language)}: {again}.")
+        if listing is None:
             continue
-        listing, sounds = found
-        audio = {str(path.relative_to(sounds).with_suffix("")): path for path in sorted(sounds.rglob("*.g722"))}
+        files = sorted(sounds.rglob("*.g722")) if sounds else []
+        audio = {str(path.relative_to(sounds).with_suffix("")): path for path in files}
         prompts = read_prompts(listing, language, set(audio))
         without = sum(name not in audio for name in prompts)
         if language in languages and without > 0.1 * len(prompts):
@@ -192,14 +211,14 @@ def decode(source: Path, target: Path) -> int | str:
 
 
 def decode_all(voices: dict[str, Voice], folder: Path, jobs: int) -> dict[tuple[str, str], tuple[Path, int | str]]:
-    """{(language, prompt): (FLAC file, samples or reason)} of all audio in `voices`, decoded by `jobs` processes."""
+    """{(language, prompt): (FLAC file, samples or reason)} of all audio in `voices`, decoded by `jobs` threads."""
     work = {}
     for language, voice in voices.items():
         for prompt, source in voice.audio.items():
             work[language, prompt] = (source, folder / language / f"{utterance_id(language, prompt)}.flac")
     sources, targets = zip(*work.values(), strict=True)
-    with ProcessPoolExecutor(jobs) as pool:
-        results = pool.map(decode, sources, targets, chunksize=16)
+    with ThreadPoolExecutor(jobs) as pool:
+        results = pool.map(decode, sources, targets)  # decoder and encoder release the GIL
         results = list(tqdm(results, total=len(work), desc="audio", unit="file"))
     return {key: (target, result) for key, target, result in zip(work, targets, results, strict=True)}
 
@@ -315,7 +334,7 @@ def main() -> None:
     make.add_argument("--out", required=True, help="folder for the manifests")
     make.add_argument("--audio", help="folder for the decoded audio (default: audio beside --out)")
     make.add_argument("--seed", type=int, default=0, help="another seed draws other splits")
-    make.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that decode audio")
+    make.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="threads that decode audio")
     for command in (fetch, make):
         command.add_argument("--languages", nargs="+", default=list(LANGUAGES), metavar="LANG", help="among these")
     arguments = parser.parse_args()

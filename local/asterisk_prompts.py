@@ -1,7 +1,7 @@
 """Asterisk's prompt lists: finding them, reading them, and repairing what is known to be wrong in them.
 
 A list holds one `prompt: text` a line. What the real ones also hold: a byte order mark, `;` comments, a prompt twice
-(the first one counts), prompts spelt in another case than their audio file, two lines run together, letters lost to a
+(the first one counts), prompts named differently from their audio file, two lines run together, letters lost to a
 wrong encoding, descriptions of sounds with and without brackets.
 """
 
@@ -22,16 +22,22 @@ NON_SPEECH = {
     *(f"silence/{seconds}" for seconds in range(1, 11)),
 }
 
-# Audio files whose line is filed under another prompt, by language and audio file.
+SECOND = " (again)"  # marks the second line for a prompt
+# Lines that are filed under another name than their audio file, by language: {audio file: name in the list}.
 FILED_UNDER = {
-    "es": {"confbridge-lock-out": "confbridge-lock-out-0", "digits/20-and": "digits/21-and"},
+    "es": {
+        "confbridge-lock-out": "confbridge-lock-out-0",
+        "digits/10": f"digits/0{SECOND}",
+        "digits/1F": "digits/1f",
+        "digits/1M": "digits/1m",
+        "digits/20-and": "digits/21-and",
+    },
     "fr": {"confbridge-lock-out": "confbridge-lock-out-0"},
+    "it": {"letters/o": "letters/O", "phonetic/c_p": "phonetic/C_P"},
 }
-# Lines that are lost or wrong: Spanish ten is a second "digits/0", French eightieth is a copy of seventieth.
-CORRECTED = {
-    "es": {"digits/10": "diez"},
-    "fr": {"digits/h-80": "quatre-vingtième"},
-}
+# Remarks in brackets that are spoken all the same (found with a recogniser; all others are not).
+SPOKEN = ("(ne m'appelez plus, jamais)", "(статус)", "(IAX)")
+CORRECTED = {"fr": {"digits/h-80": "quatre-vingtième"}}  # the list repeats seventieth
 # Italian letters that became question marks; a question mark between blanks was the verb è.
 _ITALIAN = [(r"\bsar\?", "sarà"), (r"\bpu\?", "può"), (r"\bcos\?", "così"), (r"\bpi\?", "più"), (r" \?(?= \w)", " è")]
 _ITALIAN = [(re.compile(pattern), repair) for pattern, repair in _ITALIAN]
@@ -47,21 +53,21 @@ class Prompt:
     text: str
 
 
-def find_language(corpus: Path, language: str) -> tuple[Path, Path] | None:
+def find_language(corpus: Path, language: str) -> tuple[Path | None, Path | None]:
     """(prompt list, folder of sounds) of a language in a folder of unpacked Debian packages or upstream archives."""
     docs = corpus / "usr/share/doc" / f"asterisk-core-sounds-{language}"
     voices = sorted((corpus / "usr/share/asterisk/sounds").glob(f"{language}_*"))
     voices = [voice for voice in voices if any(voice.glob("*.g722"))] or voices
-    for name in (f"core-sounds-{language}.txt.gz", f"core-sounds-{language}.txt"):
-        if (docs / name).exists() and voices:
-            return docs / name, voices[0]
-        if (corpus / language / name).exists():
-            return corpus / language / name, corpus / language
-    return None
+    folders = [(docs, voices[0] if voices else None), (corpus / language, corpus / language)]
+    for folder, sounds in folders:
+        for name in (f"core-sounds-{language}.txt.gz", f"core-sounds-{language}.txt"):
+            if (folder / name).exists():
+                return folder / name, sounds
+    return None, next((sounds for _, sounds in folders if sounds and sounds.is_dir()), None)
 
 
 def read_lines(path: Path) -> dict[str, str]:
-    """{prompt: text as it stands} of a prompt list, plain or gzipped; the first of two lines for one prompt counts."""
+    """{prompt: text as it stands} of a prompt list, plain or gzipped; a second line for a prompt is marked `SECOND`."""
     try:
         data = path.read_bytes()
         lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig").splitlines()
@@ -74,12 +80,12 @@ def read_lines(path: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise UserError(f"{path}, line {number} is not of the form 'prompt: text': {line.strip()[:60]!r}.")
-        raw.setdefault(match[1], match[2].strip())
+        raw.setdefault(match[1] + (SECOND if match[1] in raw else ""), match[2].strip())
     return raw
 
 
 def repair(prompt: str, text: str, language: str, prompts: set[str]) -> str:
-    """`text` without other prompts' lines run into it, with lost Italian letters put back."""
+    """`text` without other prompts' lines run into it, lost Italian letters put back, long numbers digit by digit."""
     for match in _INNER_PROMPT.finditer(text):
         if match[1] == prompt and match.start() == 0:
             return repair(prompt, text[match.end() :], language, prompts)
@@ -89,24 +95,24 @@ def repair(prompt: str, text: str, language: str, prompts: set[str]) -> str:
     if language == "it":
         for pattern, letters in _ITALIAN:
             text = pattern.sub(letters, text)
+    for remark in SPOKEN:
+        text = text.replace(remark, remark[1:-1])
+    text = re.sub(r"\d{4,}", lambda number: " ".join(number[0]), text)  # extensions and passwords
     return text.strip()
 
 
 def read_prompts(path: Path, language: str, audio: set[str]) -> dict[str, Prompt]:
-    """The prompts of a list and of the `audio` files beside it, in the case of the audio files' names."""
-    raw = read_lines(path)
-    spelt = {name.casefold(): name for name in sorted(audio, reverse=True)}
-    names = {key: key if key in audio else spelt.get(key.casefold(), key) for key in raw}
-    lines = {names[key]: repair(key, text, language, set(raw)) for key, text in raw.items()}
+    """The prompts of a list, and with empty text those of the `audio` files beside it that the list does not have."""
+    lines = read_lines(path)
+    names = set(lines)
     for name, source in FILED_UNDER.get(language, {}).items():
         if name not in lines and source in lines:
             lines[name] = lines.pop(source)
-    for name, text in CORRECTED.get(language, {}).items():
-        if name in audio:
-            lines[name] = text
-    for name in audio - lines.keys():
-        lines[name] = ""
-    return {
-        name: Prompt(text, "" if name in NON_SPEECH else correct(normalise(text, language), language))
-        for name, text in lines.items()
-    }
+    lines = {name: text for name, text in lines.items() if not name.endswith(SECOND)}
+    lines |= dict.fromkeys(sorted(audio - lines.keys()), "")
+    prompts = {}
+    for name, raw in lines.items():
+        text = "" if name in NON_SPEECH else CORRECTED.get(language, {}).get(name, raw)
+        spoken = normalise(repair(name, text, language, names), language)
+        prompts[name] = Prompt(raw, correct(spoken, language))
+    return prompts

@@ -51,7 +51,7 @@ def is_complete(path: Path, archive: Archive) -> bool:
     return False
 
 
-def fetch_http(archive: Archive, path: Path, bar: tqdm, timeout: float = 30.0, patience: int = 5) -> None:
+def fetch_http(archive: Archive, path: Path, bar: tqdm, timeout: float = 30.0, patience: int = 8) -> None:
     """Download `archive.url` to `path`, continuing `path`.part by HTTP Range; `patience` failures in a row give up.
 
     `timeout` is the longest silence of the server in seconds. `UserError` if it cannot be had or has another checksum.
@@ -104,7 +104,7 @@ def _read_on(archive: Archive, part: Path, bar: tqdm, timeout: float) -> None:
         if not continues:
             bar.update(-have)
         with open(part, "ab" if continues else "wb") as file:
-            while block := answer.read(CHUNK):
+            while block := answer.read1(CHUNK):
                 file.write(block)
                 bar.update(len(block))
 

@@ -89,7 +89,7 @@ def assign_splits(texts: dict[str, dict[str, str]], families: dict[str, str], se
         for name, share in SHARES.items():
             room = share * prompt_weight[stratum]
             for family in order:
-                if split[family] == "train" and weight[family] <= room:
+                if split[family] == "train" and weight[family] <= 2 * room:  # rather half a family too much than none
                     split[family] = name
                     room -= weight[family]
     return {prompt: split[family] for prompt, family in families.items()}
