@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def room_responses(config: ReverbConfig, rate: int) -> list[np.ndarray]:
     try:
         with np.load(path) as stored:
             return [stored[f"arr_{i}"] for i in range(config.rooms)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it, it is made again.") from None
 
 

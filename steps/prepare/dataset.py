@@ -135,7 +135,8 @@ def read_features(cut, dim: int | None = None) -> np.ndarray:
     try:
         values = cut.load_features()
     except Exception as error:  # whatever the storage back-end raises for missing, short or scrambled files
-        raise UserError(f"{where} cannot be read ({error}): run stage 2 (features) again.") from None
+        found = str(error).partition("\n")[0]
+        raise UserError(f"{where} cannot be read ({found}): run stage 2 (features) again.") from None
     if values.shape != (cut.num_frames, dim or cut.num_features):
         expected = f"{(cut.num_frames, dim or cut.num_features)} expected"
         raise UserError(f"{where} have shape {values.shape}, {expected}: run stage 2 (features) again.")

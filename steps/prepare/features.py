@@ -73,11 +73,12 @@ def prepare_split(manifests: Path, out: Path, split: str, config: FeatureConfig,
     with _only_run(folder):
         chunks = plan_chunks(work, folder / "feats", config, split in config.train_splits, chunk_size)
         marker, fingerprint = folder / "features.json", _digest(chunks, bad)
-        old = read_json(marker) if marker.exists() and (folder / "cuts.jsonl.gz").exists() else {}
-        if old.get("fingerprint") == fingerprint:
+        old = read_json(marker) if marker.exists() else {}
+        if old.get("fingerprint") == fingerprint and _complete(folder, chunks):
             print(f"{split}: done before, nothing changed ({old['utterances']} cuts)")
             return
-        marker.unlink(missing_ok=True)  # from here until the end, the folder is not finished
+        for path in (marker, folder / "cuts.jsonl.gz"):  # until the end, nothing here may be taken for finished
+            path.unlink(missing_ok=True)
         _remove_leftovers(folder / "feats", chunks)
         todo = [chunk for chunk in chunks if not is_done(chunk)]
         total = sum(chunk.utterances for chunk in chunks)
@@ -96,6 +97,12 @@ def prepare_split(manifests: Path, out: Path, split: str, config: FeatureConfig,
 def _digest(chunks: list[Chunk], bad: list[dict]) -> str:
     text = json.dumps([[chunk.fingerprint for chunk in chunks], bad])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _complete(folder: Path, chunks: list[Chunk]) -> bool:
+    """Whether all that a finished split consists of is still there."""
+    archives = [chunk.archive for chunk in chunks if chunk.config.storage == "disk"]
+    return all(path.exists() for path in (folder / "cuts.jsonl.gz", folder / "quarantine.jsonl", *archives))
 
 
 @contextmanager
@@ -172,8 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs < 1 or options.chunk_size < 1:
         raise UserError("--jobs and --chunk-size must be at least 1.")
-    config = load_feature_config(options.config, options.overrides)
-    for split in options.splits:
+    splits = [word for word in options.splits if "=" not in word]  # argparse gives --splits all words up to an option
+    overrides = [word for word in options.splits if "=" in word] + options.overrides
+    config = load_feature_config(options.config, overrides)
+    for split in splits:
         prepare_split(options.manifests, options.out, split, config, options.jobs, options.chunk_size)
     save_config(options.out / "features.yaml", config)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -13,11 +12,12 @@ from utils.errors import UserError
 class BatchPlan:
     """Batches of at most `max_duration` seconds with padding, a function of (seed, epoch, rank, world_size) alone.
 
-    Training: utterances are sorted into `num_buckets` buckets of like duration (each holds the same share of all
-    seconds), shuffled inside them, and cut into batches one bucket after the other, so that no bucket leaves a small
-    rest; then the batches are shuffled. With several ranks, batches that are neighbours in duration make one step, so
-    that no rank waits for another, and the largest batches are halved until the ranks share them evenly: nothing is
-    dropped or repeated. Evaluation (`shuffle=False`): sorted, longest first; nothing is random.
+    Training: utterances are sorted by duration, each moved at random by up to half a bucket (the seconds of the whole
+    set are `num_buckets` buckets), and cut into batches one after the other: buckets without borders, which would
+    leave small or mixed batches. Then the batches are shuffled. With several ranks, batches that are neighbours in
+    duration make one step, so that no rank waits for another, and the largest batches are halved until the ranks
+    share them evenly: nothing is dropped or repeated. Evaluation (`shuffle=False`): sorted, longest first; nothing
+    is random.
 
     `durations` (utterances,) in seconds. An utterance longer than `max_duration` is a batch of its own.
     """
@@ -41,8 +41,7 @@ class BatchPlan:
             raise UserError(f"{len(self.durations)} utterances cannot be shared by {world_size} ranks: start fewer.")
         self.order = np.argsort(self.durations, kind="stable")
         ends = np.cumsum(self.durations[self.order])
-        inner = np.linspace(0, ends[-1], max(1, num_buckets) + 1)[1:-1]
-        self.bucket_edges = [0, *np.searchsorted(ends, inner).tolist(), len(self.order)]
+        self.place = ends / ends[-1] * max(1, num_buckets)  # of each in `order`, in buckets
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This rank's batches of an epoch as lists of indices; every rank gets as many."""
@@ -60,9 +59,8 @@ class BatchPlan:
         return [batch for group in groups for batch in group]
 
     def _shuffled(self, rng: np.random.Generator) -> np.ndarray:
-        """All indices, buckets in order of duration, each in random order."""
-        edges = self.bucket_edges
-        return np.concatenate([rng.permutation(self.order[a:b]) for a, b in pairwise(edges)])
+        """All indices, sorted by duration but for half a bucket of chance."""
+        return self.order[np.argsort(self.place + rng.uniform(0, 0.5, len(self.place)), kind="stable")]
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         """`order` cut into the longest runs whose padded size (count times longest) fits."""
