@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +24,50 @@ def ctc_loss(
 ) -> Tensor:
     """CTC loss `(batch,)` in nats, computed in float32; token 0 is the blank.
 
-    `log_probs` `(batch, frames, vocab)` are normalised (log_softmax); `targets` `(batch, tokens)` are padded. An
-    utterance whose target does not fit (fewer frames than tokens plus repeats) has loss 0 and zero gradient.
-    The gradient is right with respect to the input of the log_softmax; torch's own leaves out that function's part.
+    `log_probs` `(batch, frames, vocab)`; `targets` `(batch, tokens)` are padded. An utterance whose target does not
+    fit (fewer frames than tokens plus repeats, or no frame) has loss 0 and zero gradient.
     """
     compute = _k2_loss if ctc_backend(backend) == "k2" else _torch_loss
     with torch.autocast(log_probs.device.type, enabled=False):
         return compute(log_probs.float(), lens, targets, target_lens)
 
 
+class _TorchLoss(torch.autograd.Function):
+    """torch's CTC over the few columns that the targets name, in float64, with the true derivative.
+
+    torch computes exp(log_probs) minus the occupancies, which is the derivative only before a log_softmax, in the
+    precision of its input, which in float32 leaves three digits after a minute of speech.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, columns: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
+        frames = columns.shape[1]
+        with torch.enable_grad():
+            columns = columns.detach().double().transpose(0, 1).requires_grad_()
+            # torch 1.13 refuses a length of zero
+            loss = F.ctc_loss(columns, targets, lens.clamp(min=1), target_lens, reduction="none")
+            (grad,) = torch.autograd.grad(loss.sum(), columns)
+        possible = ~(loss.isinf() | (lens == 0).to(loss.device))
+        inside = torch.arange(frames, device=loss.device).unsqueeze(1) < (lens.to(loss.device) * possible)
+        occupancy = (columns.detach().exp() - grad).masked_fill(~inside.unsqueeze(2), 0.0)
+        ctx.save_for_backward(occupancy.transpose(0, 1).float())
+        return loss.detach().masked_fill(~possible, 0.0).float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (occupancy,) = ctx.saved_tensors
+        return -grad.view(-1, 1, 1) * occupancy, None, None, None
+
+
 def _torch_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
     if targets.shape[1] == 0:  # torch wants a column to look at
         targets = F.pad(targets, (0, 1))
-    return F.ctc_loss(log_probs.transpose(0, 1), targets, lens, target_lens, reduction="none", zero_infinity=True)
+    labels = F.pad(targets, (1, 0))  # column 0 is the blank, column u the u-th token
+    columns = log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1))
+    # tokens are renamed to their columns; a repeat keeps its predecessor's name, as only neighbours are compared
+    renamed = torch.arange(1, labels.shape[1], device=labels.device).expand_as(targets)
+    renamed = renamed.masked_fill(targets == labels[:, :-1], 0).cummax(1).values
+    return _TorchLoss.apply(columns, lens, renamed, target_lens)
 
 
 def _k2_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
