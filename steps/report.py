@@ -76,7 +76,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> s
     """A Markdown table whose first `left` columns are words and whose other columns are numbers."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(headers) - left)
-    return tabulate(cells, headers, tablefmt="github", colalign=align, disable_numparse=True)
+    return tabulate(cells, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def number(value: Any, form: str = ",.0f") -> str:

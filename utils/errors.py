@@ -26,7 +26,7 @@ def _sentence(error: OSError) -> str | None:
         return f"No permission for {where}: change its owner or mode, or choose another folder."
     if error.errno == errno.ENOENT:
         return f"{where} does not exist: check the path, or run the stage that makes it."
-    if error.errno in (errno.ENOTDIR, errno.EISDIR):
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         return f"{where} is {'a folder' if error.errno == errno.EISDIR else 'not a folder'}: check the path."
     return None
 

@@ -143,8 +143,9 @@ def _rows(path: Path) -> list[dict]:
     for number, row in enumerate(read_jsonl(require(path, "stage 6 (decoding)")), 1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "hyp")):
             raise UserError(f"{path}, entry {number}: no 'id' and 'hyp' texts in it: decode again (stage 6).")
-        if not isinstance(row.get("ref", ""), str | None):
-            raise UserError(f"{path}, entry {number}: 'ref' is not a text: decode again (stage 6).")
+        for key in ("ref", "language"):
+            if not isinstance(row.get(key), str | None):
+                raise UserError(f"{path}, entry {number}: '{key}' is not a text: decode again (stage 6).")
         if row["id"] in rows:
             raise UserError(f"{path}, entry {number}: '{row['id']}' is there twice: decode again (stage 6).")
         rows[row["id"]] = row
