@@ -1,0 +1,48 @@
+"""A trained model as a folder: config, tokens and parameters, everything needed to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from steps.lang.tokenizer import Tokenizer
+from steps.nets.model import Model, ModelConfig
+from utils.checkpoint import fit_state, load_checkpoint
+from utils.errors import UserError
+from utils.files import require
+from utils.options import check_config, load_yaml
+
+
+def load_model(
+    folder: str | Path, checkpoint: str = "averaged.pt", device: str | torch.device = "cpu"
+) -> tuple[Model, dict[str, Tokenizer], ModelConfig]:
+    """The model in `exp/<model>/`, in evaluation mode on `device`, its tokenizers by head name, and its config.
+
+    `checkpoint` is a file in the folder (`averaged.pt`, `epoch-7.pt`, `best.pt`) or a path.
+    Errors: `UserError` when something is missing, truncated, or belongs to another model.
+    """
+    folder = Path(folder)
+    config = load_model_config(folder)
+    tokenizers = {head: Tokenizer.load(folder / "lang" / head) for head in config.heads}
+    file = folder / checkpoint if (folder / checkpoint).exists() else Path(checkpoint)
+    if not file.exists():
+        raise UserError(f"{folder / checkpoint} does not exist{_hint(folder)}.")
+    state = load_checkpoint(file, "cpu")
+    if "model" not in state:
+        raise UserError(f"{file} holds no model: give a file written by steps.train or steps.average.")
+    model = Model(config, {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()})
+    fit_state(model, state["model"], file)
+    return model.to(device).eval(), tokenizers, config
+
+
+def load_model_config(folder: str | Path) -> ModelConfig:
+    """What `config.yaml` of a model folder says about the model (not about its training)."""
+    file = require(Path(folder) / "config.yaml", "stage 5 (training)")
+    values = load_yaml(file)
+    return check_config({key: values[key] for key in ModelConfig.model_fields if key in values}, ModelConfig, str(file))
+
+
+def _hint(folder: Path) -> str:
+    there = sorted(file.name for file in folder.glob("*.pt"))
+    return f": there are {', '.join(there)}" if there else ": run stage 5 (training) to its end"

@@ -1,0 +1,72 @@
+"""The trainer's YAML: every key, its type and its default (`encoder`, `heads`: steps.nets; `data`: steps.prepare)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from steps.nets.model import ModelConfig
+from steps.prepare.dataset import DataConfig
+from steps.training.optimizers import OptimizerConfig, ScaledAdamConfig
+from steps.training.schedules import Eden, Schedule
+from utils.options import Config
+
+
+class AverageConfig(Config):
+    """What `averaged.pt` is: the mean of the model over its last epochs, or an exponential moving average."""
+
+    period: PositiveInt = 20  # steps between samples
+    last_epochs: PositiveInt = 5  # at most half of all epochs are averaged
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # a sample, of the moving average
+
+    @model_validator(mode="after")
+    def one_kind(self) -> AverageConfig:
+        if self.decay is not None and "last_epochs" in self.model_fields_set:
+            raise ValueError("'decay' and 'last_epochs' are two kinds of average: set one of them")
+        return self
+
+
+class LoopConfig(Config):
+    """Everything about training but the data and the model."""
+
+    seed: NonNegativeInt = 42
+    device: str = "auto"  # auto, cpu, cuda, cuda:<number>
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # auto: measured on a CPU
+    optimizer: OptimizerConfig = ScaledAdamConfig()
+    schedule: Schedule = Eden()
+    epochs: PositiveInt = 30
+    accumulate: PositiveInt = 1  # batches a step, on each process
+    clip_norm: PositiveFloat | None = None  # L2 norm of all gradients; ScaledAdam also clips itself
+    reference_duration: PositiveFloat | None = None  # seconds of speech that count as one step in the model's schedules
+    max_nonfinite: PositiveInt = 20  # that many skipped steps in a row end training
+    probe: bool = True  # try the largest batch before the first step
+    save_every_steps: PositiveInt | None = None
+    save_every_seconds: PositiveFloat | None = 120.0
+    valid_every: PositiveInt | None = None  # steps; null: at the end of each epoch only
+    keep_last: PositiveInt = 2  # epoch-N.pt kept, besides those that averaged.pt needs
+    average: AverageConfig = AverageConfig()
+    log_every: PositiveInt = 20  # steps
+
+    @property
+    def averaged_epochs(self) -> int:
+        """How many epochs `averaged.pt` is the mean of."""
+        return min(self.average.last_epochs, max(1, self.epochs // 2))
+
+    @property
+    def kept_epochs(self) -> int:
+        """How many of the newest `epoch-N.pt` are kept."""
+        return max(self.keep_last, 1 if self.average.decay else self.averaged_epochs + 1)
+
+
+class DataSection(DataConfig):
+    """Stage 2's cuts to train on and to validate on, and how they become batches."""
+
+    train: str  # data/train/cuts.jsonl.gz
+    valid: str | None = None  # data/dev/cuts.jsonl.gz
+
+
+class TrainConfig(ModelConfig, LoopConfig):
+    """A YAML file for steps.train; `feature_dim` follows from the features and need not be given."""
+
+    data: DataSection

@@ -1,0 +1,91 @@
+"""What a trainer learns from: cuts that can be aligned, as batches; and how large the largest of these is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from steps.lang.tokenizer import Tokenizer
+from steps.nets.heads import CtcConfig
+from steps.nets.model import Model
+from steps.prepare.cuts import Cuts
+from steps.prepare.dataset import Batch, Batches, HeadTarget, feasible, make_loader
+from steps.prepare.sampler import BatchPlan
+from steps.training.config import TrainConfig
+from utils.distributed import World
+from utils.errors import UserError
+
+
+class SpeechBatches:
+    """Training and validation batches for the heads of a model.
+
+    `dropped` lists the training utterances left out ({"id", "reason", "detail"}): those with fewer encoder frames than
+    tokens, whose loss would be infinite, and those with no target at all. `hours` counts the rest.
+    """
+
+    def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
+        self.data, self.world = config.data, world
+        self.encoder = model.encoder
+        self.heads = {name: _target(head, tokenizers[name]) for name, head in config.heads.items()}
+        self.cuts, self.dropped = self._usable(config.data.train)
+        self.valid_cuts = None
+        if config.data.valid:
+            self.valid_cuts, self.valid_dropped = self._usable(config.data.valid)
+        self.hours = float(self.cuts.durations.sum()) / 3600
+        self.plan = make_loader(self.cuts, self.heads, self.data, rank=world.rank, world_size=world.size).plan
+        self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
+
+    def _usable(self, path: str) -> tuple[Cuts, list[dict]]:
+        cuts = Cuts.load(path)
+        keep, dropped = feasible(cuts, self.heads, self.encoder.output_lens)
+        if not keep:
+            why = f"{dropped[0]['id']}: {dropped[0]['reason']} ({dropped[0]['detail']})"
+            raise UserError(f"None of the {len(cuts)} utterances of {path} can be trained on; {why}.")
+        return cuts.subset(keep) if dropped else cuts, dropped
+
+    def train(self, epoch: int, start: int) -> Iterable[Batch]:
+        """This process's batches of an epoch, from `start` on."""
+        return make_loader(self.cuts, self.heads, self.data, True, epoch, start, self.world.rank, self.world.size)
+
+    def valid(self) -> Iterable[Batch]:
+        """This process's share of the validation set, whole and unchanged."""
+        if self.valid_cuts is None:
+            return ()
+        # a small set may not be enough for every process
+        rank, size = (self.world.rank, self.world.size) if len(self.valid_cuts) >= self.world.size else (0, 1)
+        if size != self.world.size and not self.world.main:
+            return ()
+        return make_loader(self.valid_cuts, self.heads, self.data, train=False, rank=rank, world_size=size)
+
+    def frames(self, batch: Batch) -> int:
+        """Encoder frames of a batch on the CPU."""
+        return int(self.encoder.output_lens(batch.feature_lens).sum())
+
+    def tokens(self, batch: Batch) -> dict[str, int]:
+        """Numbers of tokens by head, of a batch on the CPU."""
+        return {head: int(targets.lens.sum()) for head, targets in batch.targets.items()}
+
+    def worst(self) -> Batch:
+        """The largest batch that training can bring, with augmentation."""
+        return self._batch(self.plan.worst_batch())
+
+    def sample(self, seconds: float = 20.0) -> Batch:
+        """A small batch of utterances of middling length, about `seconds` long."""
+        middle = self.plan.order[len(self.plan.order) // 2 :]
+        count = int((self.cuts.durations[middle].cumsum() <= seconds).sum())
+        return self._batch([int(index) for index in middle[: max(count, 1)]])
+
+    def _batch(self, indices: list[int]) -> Batch:
+        plan = BatchPlan(self.cuts.durations[:1], self.data.max_duration)
+        return Batches(self.cuts, self.heads, self.data, plan, 0, True).make(indices, 0)
+
+    def fingerprint(self) -> str:
+        """Changes when the utterances, their lengths or their order change."""
+        digest = hashlib.sha256("\n".join(self.cuts.ids).encode())
+        digest.update(self.cuts.durations.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _target(head, tokenizer: Tokenizer) -> HeadTarget:
+    return HeadTarget(head.target, tokenizer, head.same_language, ctc=isinstance(head, CtcConfig))

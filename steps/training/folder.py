@@ -1,0 +1,154 @@
+"""The folder of a model in training: one trainer at a time, files written whole, and a state to go on from."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import filecmp
+import re
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from utils.checkpoint import link_or_copy, load_checkpoint, save_checkpoint
+from utils.errors import UserError
+from utils.files import read_json, require
+from utils.options import load_yaml, save_config
+
+# keys that change neither the data nor the model: a run may go on with others
+FREE = {"epochs", "log_every", "save_every_steps", "save_every_seconds", "keep_last", "valid_every", "probe", "device"}
+OURS = ("checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
+FOLDERS = ("lang", "log", "tensorboard")
+
+
+class TrainFolder:
+    """`exp/<model>/` while it is trained."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = None
+
+    def lock(self) -> None:
+        """Make the folder, keep others out while this process lives, and remove what a killed one left half."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another process is training in {self.path}: wait for it, or give another --out."
+            ) from None
+        for left in self.path.glob(".tmp-*"):
+            left.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete what an earlier training wrote here."""
+        for pattern in OURS:
+            for file in self.path.glob(pattern):
+                file.unlink()
+        for name in FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def check_config(self, config: BaseModel) -> None:
+        """Refuse to go on with another config than the one that the files here were made with; else save it."""
+        file, values = self.path / "config.yaml", config.model_dump(mode="json")
+        if file.exists():
+            changed = sorted(_changed(load_yaml(file), values))
+            if changed:
+                raise UserError(
+                    f"{self.path} was trained with other values of {', '.join(changed)}: "
+                    "give another --out, or --restart to begin again."
+                )
+        save_config(file, config)
+
+    def lang(self, head: str) -> Path:
+        """The model's own copy of a head's lang folder."""
+        return self.path / "lang" / head
+
+    def copy_inputs(self, features: BaseModel, langs: dict[str, Path]) -> None:
+        """Copy the feature options and the heads' lang folders, so that the model needs nothing outside its folder.
+
+        Errors: `UserError` when a lang folder is missing, or has other tokens than this model was begun with.
+        """
+        save_config(self.path / "features.yaml", features)
+        for head, source in langs.items():
+            own = self.lang(head)
+            if own.exists():
+                if source.exists() and not filecmp.cmp(own / "tokens.txt", source / "tokens.txt", shallow=False):
+                    raise UserError(
+                        f"{source} has other tokens than {own}, which training was begun with: "
+                        "give another --out, or --restart to begin again."
+                    )
+                continue
+            require(source / "tokens.txt", "stage 3 (lang)")
+            half = own.with_name(f".tmp-{head}")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(source, half)
+            half.rename(own)
+
+    def epochs(self) -> dict[int, Path]:
+        """The `epoch-N.pt` that are there, by N, rising."""
+        found = {
+            int(m[1]): file for file in self.path.glob("epoch-*.pt") if (m := re.fullmatch(r"epoch-(\d+)", file.stem))
+        }
+        return dict(sorted(found.items()))
+
+    def newest(self) -> tuple[dict | None, Path | None, list[str]]:
+        """The newest state that can be read, its file, and a sentence for each newer one that cannot.
+
+        Errors: `UserError` when there are files and none can be read.
+        """
+        files = [self.path / "checkpoint.pt", *reversed(self.epochs().values())]
+        files = [file for file in files if file.exists()]
+        complaints = []
+        for file in files:
+            try:
+                state = load_checkpoint(file)
+                if "progress" not in state:
+                    raise UserError(f"{file} holds a model without the state of its training.")
+                return state, file, complaints
+            except UserError as error:
+                complaints.append(str(error))
+        if files:
+            raise UserError(f"{complaints[0]} Nothing older is left in {self.path}: --restart begins again.")
+        return None, None, []
+
+    def save(self, state: dict) -> None:
+        """Write the state to go on from."""
+        save_checkpoint(self.path / "checkpoint.pt", state)
+
+    def save_epoch(self, state: dict, epoch: int, keep: int, best: bool) -> None:
+        """Write `epoch-<epoch>.pt` (from 1), the newest state too, and drop epochs older than the last `keep`."""
+        file = self.path / f"epoch-{epoch}.pt"
+        save_checkpoint(file, state)
+        link_or_copy(file, self.path / "checkpoint.pt")
+        if best:
+            link_or_copy(file, self.path / "best.pt")
+        for number, old in self.epochs().items():
+            if number <= epoch - keep:
+                old.unlink()
+
+    def finished(self, epochs: int) -> bool:
+        """Whether training of this many epochs is done and written down."""
+        needed = [self.path / f"epoch-{epochs}.pt", self.path / "averaged.pt", self.path / "train.json"]
+        if not all(file.exists() for file in needed):
+            return False
+        with contextlib.suppress(UserError):
+            return read_json(needed[-1]).get("epochs") == epochs
+        return False
+
+
+def _changed(old: dict, new: dict, prefix: str = "") -> set[str]:
+    """Dotted names of the values that differ and matter."""
+    changed = set()
+    for key in old.keys() | new.keys():
+        name = prefix + key
+        if name in FREE:
+            continue
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed |= _changed(before, after, f"{name}.")
+        elif before != after:
+            changed.add(name)
+    return changed

@@ -1,0 +1,122 @@
+"""One optimiser step: unscale, clip, skip what is not finite, update, without reading the device if possible."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from steps.training.scaled_adam import ScaledAdam
+from utils.options import Config
+
+Beta = Annotated[float, Field(gt=0, lt=1)]
+FIRST_FP16_SCALE = 2.0**13  # losses are means over frames; torch's own 2**16 costs a few skipped steps more
+
+
+class ScaledAdamConfig(Config):
+    """icefall's optimiser; `lr` is relative to the size of each parameter, 0.045 with Eden is usual."""
+
+    name: Literal["scaled_adam"] = "scaled_adam"
+    lr: PositiveFloat = 0.045
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    clipping_scale: PositiveFloat | None = 2.0  # times the median gradient norm of the last hundred steps; null: off
+
+    def build(self, model: nn.Module) -> ScaledAdam:
+        """The optimiser of the parameters of `model` that are trained."""
+        params = [p for p in model.parameters() if p.requires_grad]
+        return ScaledAdam(params, lr=self.lr, betas=self.betas, clipping_scale=self.clipping_scale)
+
+
+class AdamWConfig(Config):
+    """torch's AdamW; matrices decay, vectors and scalars (biases, scales) do not."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    weight_decay: NonNegativeFloat = 0.01
+
+    def build(self, model: nn.Module) -> torch.optim.AdamW:
+        """The optimiser of the parameters of `model` that are trained."""
+        params = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in params if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        # the fused kernel can skip a step on the device; torch 1.13 has none
+        fused = {"fused": True} if params[0].is_cuda and hasattr(torch.amp, "GradScaler") else {}
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=1e-8, **fused)
+
+
+OptimizerConfig = Annotated[ScaledAdamConfig | AdamWConfig, Field(discriminator="name")]
+
+
+class Updater:
+    """Turns gradients into one step of `optimizer`.
+
+    Args:
+      clip_norm: largest L2 norm of all gradients together, None: no limit (ScaledAdam has a limit of its own).
+      precision: with `fp16` the loss has to go through `scale()`, and gradients are unscaled here.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: OptimizerConfig, clip_norm: float | None, precision: str, device: torch.device
+    ) -> None:
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = config.build(model)
+        self.base_lr = config.lr
+        self.clip_norm = clip_norm
+        self.scaler = _scaler(device) if precision == "fp16" else None
+        self.norm: Tensor | None = None
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """`loss`, multiplied by the fp16 scale where there is one."""
+        return self.scaler.scale(loss) if self.scaler else loss
+
+    def step(self, lr: float) -> Tensor:
+        """Update with learning rate `lr`; 0-dim bool, False where the gradient was not finite and nothing was changed.
+
+        `self.norm` is the gradient norm before clipping (ScaledAdam: weighted with the parameters' sizes), 0-dim.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if isinstance(self.optimizer, ScaledAdam):
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.params, self.clip_norm)
+            self.optimizer.step()
+            self.norm, finite = self.optimizer.norm, self.optimizer.finite
+        else:
+            self.norm = torch.nn.utils.clip_grad_norm_(self.params, self.clip_norm or float("inf"))
+            finite = torch.isfinite(self.norm)
+            self._step_if(finite)
+        if self.scaler:
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return finite
+
+    def _step_if(self, finite: Tensor) -> None:
+        if self.optimizer.defaults.get("fused"):
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~finite).float()
+            self.optimizer.step()
+        elif finite:  # free on a CPU
+            self.optimizer.step()
+
+    def state_dict(self) -> dict:
+        """Everything needed to go on."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict() if self.scaler else {}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state_dict()`'s value."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def _scaler(device: torch.device):
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, init_scale=FIRST_FP16_SCALE)
+    return torch.cuda.amp.GradScaler(init_scale=FIRST_FP16_SCALE)

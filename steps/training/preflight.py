@@ -1,0 +1,59 @@
+"""Before the first step: what will be trained, on what, how, and whether the largest batch fits into memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from steps.nets.model import Model, parameter_counts
+from steps.training.config import TrainConfig
+from steps.training.data import SpeechBatches
+from steps.training.ledger import Ledger
+from utils.devices import autocast, is_out_of_memory, peak_memory_mb, seed_all
+from utils.errors import UserError
+from utils.files import write_jsonl
+
+SHOWN = 3  # dropped utterances that are named; the rest is in the file
+
+
+def describe(model: Model, batches: SpeechBatches, config: TrainConfig, ledger: Ledger) -> None:
+    """Say how large the model and the data are, which utterances are left out, and what computes each loss."""
+    counts = parameter_counts(model)
+    parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "total")
+    ledger.say(f"parameters: {counts['total'] / 1e6:.2f} M ({parts})")
+    backends = ", ".join(f"{loss} by {backend}" for loss, backend in model.backends().items())
+    ledger.say(f"losses: {backends}")
+    ledger.say(
+        f"data: {batches.hours:.2f} hours, {len(batches.cuts)} utterances, {batches.count(0)} batches an epoch"
+        f" on each of {batches.world.size} process(es), {config.accumulate} a step"
+    )
+    if batches.dropped:
+        file = ledger.folder / "log" / "dropped.jsonl"
+        if batches.world.main:
+            write_jsonl(file, batches.dropped)
+        named = "; ".join(f"{row['id']} ({row['detail']})" for row in batches.dropped[:SHOWN])
+        ledger.say(f"dropped {len(batches.dropped)} utterances that cannot be aligned, listed in {file}: {named}")
+
+
+def probe(model: nn.Module, batch, precision: str, device: torch.device, ledger: Ledger) -> None:
+    """Forward and backward of the largest batch, changing nothing; `UserError` when memory runs out."""
+    size = f"{len(batch)} utterances of at most {float(batch.durations.max()):.1f} s"
+    model.train()
+    seed_all(0)
+    try:
+        # the optimiser's two moments, which the first step will want beside all this
+        reserve = [torch.empty_like(p) for p in model.parameters() if p.requires_grad for _ in range(2)]
+        with autocast(device, precision):
+            losses = model(batch.to(device))
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+        del reserve, losses
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"The largest batch ({size}) does not fit into the memory of {device}: lower data.max_duration "
+            "(and raise accumulate to keep the size of a step)."
+        ) from None
+    finally:
+        model.zero_grad(set_to_none=True)
+    ledger.say(f"largest batch: {size}, peak memory {peak_memory_mb(device)} MiB")

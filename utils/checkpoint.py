@@ -1,0 +1,121 @@
+"""Checkpoints: written whole or not at all, read without running code in them, averaged, fitted by name and shape."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+from utils.files import atomic_path, require
+
+FORMAT = 1
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists and dicts of these) to `path` atomically, marked with the format.
+
+    Errors: OSError, also where torch reports a full disk as something else.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            torch.save({"format": FORMAT, **state}, temporary)
+        except RuntimeError as error:
+            raise OSError(_why_unwritten(temporary.parent), str(error), str(path)) from error
+
+
+def _why_unwritten(folder: Path) -> int:
+    # torch's zip writer reports every failed write as a RuntimeError; find out what the system says
+    probe = folder / f".tmp-{os.getpid()}-probe"
+    try:
+        with open(probe, "wb") as out:
+            out.write(bytes(1 << 20))
+            out.flush()
+            os.fsync(out.fileno())
+        return errno.ENOSPC if os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize < 1 << 28 else errno.EIO
+    except OSError as error:
+        return error.errno or errno.EIO
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The dictionary in `path`, tensors on `device`; `UserError` when it is missing, truncated or not a checkpoint."""
+    require(path, "stage 5 (training)")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} is truncated or is not a checkpoint ({why}): make it again, or use an older one."
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint: give a file written by steps.train.")
+    if state.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path} has checkpoint format {state['format']}, this program reads {FORMAT}: train it again.")
+    return state
+
+
+def fit_state(module: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """Load `state` into `module`; a key missing or of another shape is a `UserError` naming `source` and the key."""
+    own = module.state_dict()
+    for key, value in own.items():
+        if key not in state:
+            raise UserError(f"{source} is from another model: it has no '{key}'; use the config it was trained with.")
+        if state[key].shape != value.shape:
+            found, wanted = tuple(state[key].shape), tuple(value.shape)
+            raise UserError(
+                f"{source} is from another model: '{key}' has shape {found}, here it is {wanted}; "
+                "use the config it was trained with."
+            )
+    extra = next((key for key in state if key not in own), None)
+    if extra is not None:
+        raise UserError(f"{source} is from another model: it has '{extra}', which this one lacks; use its own config.")
+    module.load_state_dict(state)
+
+
+def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with every tensor in memory of its own, so that saving a part does not save all that it shares with."""
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def average_states(states: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several models' states, accumulated in float64; what is not floating point comes from the last one.
+
+    Errors: ValueError when there is none or when their keys differ.
+    """
+    total: dict[str, Tensor] = {}
+    last: dict[str, Tensor] = {}
+    count = 0
+    for last in states:
+        if count and last.keys() != total.keys():
+            raise ValueError(f"states of different models: {sorted(last.keys() ^ total.keys())[:3]}")
+        for key, value in last.items():
+            if not value.is_floating_point():
+                total[key] = value
+            elif count:
+                total[key] += value.double()
+            else:
+                total[key] = value.to(torch.float64, copy=True)
+        count += 1
+    if not count:
+        raise ValueError("no states to average")
+    return {
+        key: (total[key] / count).to(value.dtype) if value.is_floating_point() else value for key, value in last.items()
+    }
+
+
+def link_or_copy(source: str | Path, path: str | Path) -> None:
+    """Make `path` another name of `source`, atomically; a copy where the file system has no hard links."""
+    with atomic_path(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(Path(source).read_bytes())
