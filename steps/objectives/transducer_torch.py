@@ -60,7 +60,8 @@ class _AdditiveJoiner:
     def gradient(self, blank: Tensor, symbol: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients with respect to `am` and `lm` of the loss whose arcs have these (scaled) occupancies."""
         leaving = blank + F.pad(symbol, (0, 1))
-        shares = (leaving / self.norm).mul_(self.both_scale)
+        # the normaliser underflows where encoder and predictor disagree by 90 nats; k2's gradient is not finite there
+        shares = (leaving / self.norm.clamp(min=1e-30)).mul_(self.both_scale)
         am_grad = torch.bmm(shares, self.lm_exp).mul_(self.am_exp)
         lm_grad = torch.bmm(shares.transpose(1, 2), self.am_exp).mul_(self.lm_exp)
         by_label = torch.cat((blank.sum(2, keepdim=True), symbol), 2)

@@ -253,6 +253,20 @@ def test_not_a_number_stays_visible() -> None:
     assert loss[0] > 0 and not loss[1].isfinite()
 
 
+@pytest.mark.parametrize("gap", [60.0, 100.0, 1000.0])
+def test_encoder_and_predictor_in_violent_disagreement_have_finite_gradients(gap: float) -> None:
+    am, lm, targets, lens, target_lens = random_case(14, [8, 5], [3, 2])
+    am[:, :, 1] += gap
+    lm[:, :, 2] += gap
+    am.requires_grad_()
+    lm.requires_grad_()
+    loss, _, _ = simple_loss(am, lm, targets, lens, target_lens, 0.25)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert am.grad.isfinite().all() and am.grad.abs().max() < 10
+    assert lm.grad.isfinite().all() and lm.grad.abs().max() < 10
+
+
 def test_losses_are_float32_under_autocast_and_go_back_through_it() -> None:
     am, lm, targets, lens, target_lens = random_case(11, [12, 9], [5, 4])
     exact = simple_loss(am, lm, targets, lens, target_lens, 0.25)[0]
