@@ -6,7 +6,7 @@ The same records give the same file, byte by byte; what a record lacks is printe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -193,19 +193,34 @@ def _models(systems: Sequence[System]) -> list[tuple[str, System]]:
 
 
 def _training_tables(systems: Sequence[System]) -> list[str]:
-    sizes, outcomes = [], []
-    for model, system in _models(systems):
-        record = system.training
+    costs, losses, conditions = [], [], []
+    for model, record in ((model, system.training) for model, system in _models(systems)):
         millions = [number(_scaled(record.get(key), 1e-6), ",.2f") for key in ("parameters", "parameters_trained")]
         hours = [number(record.get(key), ",.2f") for key in ("data_hours", "speech_hours_seen")]
         rest = [number(record.get(key)) for key in ("epochs", "steps", "seconds", "peak_memory_mb")]
-        sizes.append([model, *millions, *hours, *rest])
-        skipped = [number(record.get(key)) for key in ("dropped_utterances", "skipped_steps")]
-        losses = _pairs(record.get("final"), lambda value: number(value, ".4g"))
-        outcomes.append([model, losses, _pairs(record.get("backends"), str), *skipped])
+        costs.append([model, *millions, *hours, *rest])
+        counts = [number(record.get(key)) for key in ("processes", "dropped_utterances", "skipped_steps")]
+        conditions.append([model, str(record.get("precision") or NONE), *counts])
+        losses += [[model, *row] for row in _losses(record)]
     units = ["parameters (M)", "trained (M)", "data (h)", "seen (h)", "epochs", "steps", "time (s)", "memory (MB)"]
-    outcome = ["model", "final losses", "computed by", "utterances dropped", "steps skipped"]
-    return ["**Training**", table(["model", *units], sizes, 1), table(outcome, outcomes, 3)]
+    return [
+        "**Training**",
+        table(["model", *units], costs, 1),
+        table(["model", "precision", "processes", "utterances dropped", "steps skipped"], conditions, 2),
+        "**Losses** (nats per encoder frame)",
+        table(["model", "loss", "computed by", "training", "validation"], losses, 3),
+    ]
+
+
+def _losses(record: dict) -> list[list[str]]:
+    """Name, backend, last training and validation value of each loss; a row of dashes if there is none."""
+    backends, final, valid = (
+        value if isinstance(value := record.get(key), dict) else {} for key in ("backends", "final", "valid")
+    )
+    return [
+        [name, str(backends.get(name) or NONE), number(final.get(name), ".4f"), number(valid.get(name), ".4f")]
+        for name in dict.fromkeys([*final, *valid, *backends])
+    ] or [[NONE] * 4]
 
 
 def _scaled(value: Any, factor: float) -> Any:
@@ -224,10 +239,10 @@ def _decoding_table(systems: Sequence[System]) -> list[str]:
     return ["**Decoding**", table(headers, rows, 5)]
 
 
-def _pairs(mapping: Any, form: Callable[[Any], str]) -> str:
+def _pairs(mapping: Any) -> str:
     if not isinstance(mapping, dict) or not mapping:
         return str(mapping) if mapping else NONE
-    return ", ".join(f"{key} {form(value)}" for key, value in mapping.items())
+    return ", ".join(f"{key} {NONE if value is None else value}" for key, value in mapping.items())
 
 
 def _provenance(systems: Sequence[System]) -> list[str]:
@@ -240,7 +255,7 @@ def _provenance(systems: Sequence[System]) -> list[str]:
     for machine, records in groups.items():
         dates = sorted(str(record["date"]) for record in records if record.get("date"))
         when = " … ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else NONE
-        commands = [str(record.get("command") or f"# {NONE}") for record in records]
+        commands = dict.fromkeys(str(record.get("command") or f"# {NONE}") for record in records)  # one may decode much
         parts += [f"{machine}\n- Date: {when}", "\n".join(["```bash", *commands, "```"])]
     signatures = {
         f"- {MEASURES[name]}: `{signature}`": None
@@ -252,5 +267,5 @@ def _provenance(systems: Sequence[System]) -> list[str]:
 
 def _machine(record: dict) -> str:
     commit = f"`{record['commit']}`" if record.get("commit") else NONE
-    hardware, versions = _pairs(record.get("hardware"), str), _pairs(record.get("versions"), str)
+    hardware, versions = _pairs(record.get("hardware")), _pairs(record.get("versions"))
     return f"- Commit: {commit}\n- Hardware: {hardware}\n- Versions: {versions}"
