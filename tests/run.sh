@@ -71,5 +71,5 @@ for log in "$out"/*.log; do
 done
 
 echo "== tests in each profile"
-python3 tests/tally.py "$out" "$profiles" || failed=1
+in_profile "${profiles%% *}" python tests/tally.py "$out" "$profiles" "$@" || failed=1
 exit "$failed"

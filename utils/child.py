@@ -109,7 +109,8 @@ class Child:
         except FileNotFoundError:
             raise UserError(f"The command {command[0]} is not installed or not on PATH.") from None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.end)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, self.end)
 
     def end(self, number: int, _frame=None) -> None:
         """Pass a signal on to the whole group, once; the second one kills."""

@@ -266,7 +266,9 @@ def main() -> int:
         return 0
     asked = os.environ.get("DRAGOMAN_PROFILE")
     if asked and asked not in PROFILES:
-        raise Failed(f"DRAGOMAN_PROFILE={asked} is none of {', '.join(PROFILES)}")
+        from utils.errors import nearest
+
+        raise Failed(f"DRAGOMAN_PROFILE={asked} is none of {', '.join(PROFILES)}{nearest(asked, PROFILES)}")
     if venv.exists() and any(venv.iterdir()) and not (venv / "dragoman.json").exists():
         raise Failed(f"{venv} was made by something else: remove it, or set DRAGOMAN_VENV to it to use it as it is")
     began = time.time()

@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,12 +100,15 @@ def read_recipe(script: str | Path) -> Recipe:
 
 def maker(recipe: Recipe, path: str) -> int | None:
     """The stage whose `run ... --out` makes `path` (the file itself, its folder, or something in it), if any does."""
-    best: tuple[int, int] | None = None
+    parts, best = Path(path).parts, None
     for pattern, number in recipe.makers:
-        inside = fnmatch.fnmatch(path, pattern.rstrip("/") + "/*") or fnmatch.fnmatch(path, pattern)
-        around = fnmatch.fnmatch(pattern, path.rstrip("/") + "/*") or fnmatch.fnmatch(pattern, path)
-        if (inside or around) and (best is None or len(pattern) > best[0]):
-            best = (len(pattern), number)
+        globs = Path(pattern).parts
+        pairs = list(zip(parts, globs))  # noqa: B905  the shorter one is a folder of the longer
+        if not all(fnmatch.fnmatch(part, glob) or fnmatch.fnmatch(glob, part) for part, glob in pairs):
+            continue
+        rank = (len(pairs), -abs(len(parts) - len(globs)), sum(part == glob for part, glob in pairs))
+        if best is None or rank > best[0]:
+            best = (rank, number)
     return best[1] if best else None
 
 
@@ -187,7 +191,8 @@ def shell_code(recipe: Recipe, given: dict[str, str], arguments: list[str]) -> s
         "DRAGOMAN_STAGE": given.get("stage", recipe.options.get("stage", "0")),
         "DRAGOMAN_STOP_STAGE": given.get("stop_stage", recipe.options.get("stop_stage", "99")),
         "DRAGOMAN_OPTIONS": " ".join(repeated),
-        "DRAGOMAN_AGAIN": shlex.join(arguments) if again else "",
+        "DRAGOMAN_AGAIN": " ".join(map(shlex.quote, arguments)) if again else "",
+        "DRAGOMAN_BEGAN": repr(time.time()),
         **{name: value for name, value in given.items() if name not in COMMON},
     }
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())

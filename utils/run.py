@@ -7,10 +7,12 @@ A second run of a finished recipe is many of these, so this imports only the sta
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from utils.errors import UserError, run
 from utils.fingerprint import expand, fingerprint, same
+
+PATIENCE = 20.0  # seconds to wait for another run of the same command
 
 
 @dataclass
@@ -121,20 +125,42 @@ def write_stamp(job: Job, stamp: dict) -> None:
     os.replace(temporary, job.stamp)
 
 
-def lock(job: Job) -> int:
-    """An open descriptor that excludes a second run of this command; what an interrupted one left gets 20 s to end."""
-    job.stamp.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(job.stamp.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    for waited in range(100):
+def take(path: Path, seconds: float, waiting: str = "") -> int | None:
+    """An open descriptor that holds the lock `path`, or None if others hold it for longer than that."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    end, told = time.monotonic() + seconds, not waiting
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except OSError:
-            if waited == 5:
-                print(f"   {job.name}: waiting for an earlier run of it to end", flush=True)
-            time.sleep(0.2)
-    pid = os.pread(descriptor, 20, 0).decode() or "unknown"
-    raise UserError(f"{job.name} is still running elsewhere (process {pid}): wait for it or end it.")
+            if time.monotonic() > end:
+                os.close(descriptor)
+                return None
+        if not told:
+            print(waiting, flush=True)
+            told = True
+        time.sleep(0.1)
+
+
+def lock(job: Job) -> int:
+    """Exclude a second run of this command and end what a killed one left; returns the lock for the command to hold.
+
+    We hold `.lock` ourselves; the command and all its processes hold `.group`, in which their process group stands.
+    """
+    job.stamp.parent.mkdir(parents=True, exist_ok=True)
+    if take(job.stamp.with_suffix(".lock"), PATIENCE, f"   {job.name}: waiting for another run of it") is None:
+        raise UserError(f"{job.name} is being run by another process: wait for it or end it.")
+    path = job.stamp.with_suffix(".group")
+    descriptor = take(path, 2)
+    if descriptor is None:  # its runner is dead, or we would not hold .lock
+        print(f"   {job.name}: ending what an interrupted run left behind", flush=True)
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+        descriptor = take(path, PATIENCE)
+    if descriptor is None:
+        raise UserError(f"{job.name}: processes of an interrupted run still work on it: end them (see fuser {path}).")
+    return descriptor
 
 
 def execute(job: Job, paths: list[str], descriptor: int) -> int:
@@ -148,7 +174,7 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
     print(f"   {job.name}: log in {job.log_file}", flush=True)
     began = time.time()
     child = Child(job.command, job.log_file, append=continued, keep_open=descriptor)
-    os.pwrite(descriptor, f"{child.process.pid:<20d}".encode(), 0)
+    os.pwrite(descriptor, f"{child.process.pid:<20d}".encode(), 0)  # it leads a group of its own
     status = child.wait()
     seconds = time.time() - began
     resume = f"to resume: {os.environ.get('DRAGOMAN_RESUME', 'the same command')}"
@@ -172,11 +198,12 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
 def main() -> int:
     job = parse(sys.argv[1:])
     paths = require_inputs(job)
-    stamp = done_before(job, paths)
+    descriptor = lock(job)
+    stamp = done_before(job, paths)  # after the lock: another run may just have done it
     if stamp:
         print(f"   {job.name}: done before ({clock(stamp['seconds'])}), skipped", flush=True)
         return 0
-    return execute(job, paths, lock(job))
+    return execute(job, paths, descriptor)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 # A stage is true when it was asked for. `run` skips a command whose inputs and arguments have not changed since it
 # made its outputs; otherwise it runs it with a log, and ends the whole recipe when the command fails.
 
-DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN=''
+DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0
 DRAGOMAN_LOG=exp/log
 dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0
 
@@ -23,7 +23,7 @@ dragoman_start() {
   if [ -n "$DRAGOMAN_AGAIN" ] && [ "$(sed 1d "$mark" 2>/dev/null)" != "$DRAGOMAN_AGAIN" ]; then
     # What finished after this moment is not done a third time when the same command continues an interrupted one.
     mkdir -p "${mark%/*}"
-    printf '%s\n%s\n' "$(date +%s)" "$DRAGOMAN_AGAIN" >"$mark"
+    printf '%s\n%s\n' "$DRAGOMAN_BEGAN" "$DRAGOMAN_AGAIN" >"$mark"
   fi
   [ -z "$DRAGOMAN_AGAIN" ] || dragoman_since=$(sed -n 1p "$mark")
 }

@@ -1,0 +1,114 @@
+"""The command line of a run.sh: --help, overrides in every form, and refusals that name the nearest valid option."""
+
+from __future__ import annotations
+
+import pytest
+
+from utils.errors import UserError
+from utils.recipe import Recipe, maker, outputs, read_arguments, read_recipe
+
+
+@pytest.fixture
+def recipe(toy) -> Recipe:
+    return read_recipe(toy.folder / "run.sh")
+
+
+def test_reads_what_the_script_declares(recipe):
+    assert recipe.doc == ["A toy: from nothing to a score.", "It trains nothing."]
+    assert recipe.options == {"langs": "en es", "systems": "joint st", "jobs": "2", "fast": "false", "work": ":"}
+    assert recipe.descriptions["langs"] == "languages of the corpus"
+    assert recipe.stages == {0: "Download", 1: "Manifests", 5: "Training", 6: "Decoding", 9: "Export"}
+
+
+def test_reads_several_options_in_a_line(tmp_path):
+    script = tmp_path / "run.sh"
+    script.write_text('#!/bin/bash\n# Doc.\ncorpus=a/b  conf=$PWD/x  systems="a b"  n=$(nproc)  . parse_options.sh\n')
+    assert read_recipe(script).options == {"corpus": "a/b", "conf": "$PWD/x", "systems": "a b", "n": "$(nproc)"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (["--langs", "en"], {"langs": "en"}),
+        (["--langs=en fr"], {"langs": "en fr"}),
+        (["langs=en"], {"langs": "en"}),
+        (["--langs", ""], {"langs": ""}),
+        (["--langs="], {"langs": ""}),
+        (["--stage", "5", "--stop-stage=6"], {"stage": "5", "stop_stage": "6"}),
+        (["--stop_stage", "6"], {"stop_stage": "6"}),
+        (["--force", "jobs=3"], {"force": "true", "jobs": "3"}),
+        (["langs=a=b"], {"langs": "a=b"}),
+        (["--fast", "true"], {"fast": "true"}),
+    ],
+)
+def test_accepts_every_form(recipe, arguments, values):
+    assert read_arguments(recipe, arguments) == values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stge", "3"], "Unknown option --stge (did you mean '--stage'?)"),
+        (["lang=en"], "Unknown option lang (did you mean '--langs'?)"),
+        (["--qqqqqqqqqqqq", "3"], "Unknown option --qqqqqqqqqqqq; see --help"),
+        (["--stage"], "--stage needs a value"),
+        (["--langs", "--force"], "--langs needs a value, for instance --langs 'en es'"),
+        (["--stage", "five"], "--stage takes a whole number, not 'five'"),
+        (["--stage", "-x"], "--stage takes a whole number, not '-x'"),
+        (["--stage="], "--stage takes a whole number, not ''"),
+        (["--jobs", "1.5"], "--jobs takes a whole number, not '1.5'"),
+        (["--fast", "yes"], "--fast takes true or false, not 'yes'"),
+        (["--force=maybe"], "--force takes no value"),
+        (["5"], "'5' is not an option"),
+        (["--stage", "7", "--stop-stage", "8"], "No stage from 7 to 8"),
+        (["--stage", "6", "--stop-stage", "5"], "No stage from 6 to 5"),
+    ],
+)
+def test_refuses_in_one_sentence(recipe, arguments, message):
+    with pytest.raises(UserError) as caught:
+        read_arguments(recipe, arguments)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_run_sh_refuses_with_status_2_and_does_nothing(toy):
+    done = toy.run("--lang", "en")
+    assert done.returncode == 2
+    assert done.stderr == "error: Unknown option --lang (did you mean '--langs'?); see --help.\n"
+    assert done.stdout == "" and not (toy.folder / "exp").exists()
+
+
+def test_values_reach_the_commands_unharmed(toy):
+    nasty = """it's "quoted" $HOME `id` ; rm -rf / \\ *"""
+    assert toy.run("--stop-stage", "1", "--langs", nasty).returncode == 0
+    assert toy.read("data/manifests") == nasty + "\n"
+
+
+def test_help_lists_stages_and_options_and_does_nothing(toy):
+    done = toy.run("--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("A toy: from nothing to a score.\nIt trains nothing.\n")
+    for line in ("  5  Training", "--stop-stage N", "--langs 'en es'", "languages of the corpus", "--fast false"):
+        assert line in done.stdout
+    assert not (toy.folder / "exp").exists()
+
+
+def test_outputs_of_run_lines():
+    line = 'for s in $all; do run "train-$s" --in "a b" --out "exp/$s/averaged.pt data/${s}_x" -- x --out y; done'
+    assert outputs(line) == ["exp/*/averaged.pt", "data/*_x"]
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("downloads", 0),
+        ("downloads/a.wav", 0),
+        ("exp/joint/averaged.pt", 5),
+        ("exp/*/averaged.pt", 5),
+        ("exp/joint", 5),
+        ("exp/hyp", 6),
+        ("exp/export", 9),
+        ("conf/joint.yaml", None),
+    ],
+)
+def test_maker_of_a_path(recipe, path, stage):
+    assert maker(recipe, path) == stage

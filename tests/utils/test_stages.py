@@ -1,0 +1,223 @@
+"""Stages as a user meets them: what runs, what is skipped, what a failure and an interruption leave behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+
+def ran(output: str) -> list[str]:
+    """The names of the commands that were run and finished."""
+    return re.findall(r"^   ([\w-]+): [\d.:]+(?: s)?$", output, re.MULTILINE)
+
+
+def skipped(output: str) -> list[str]:
+    return re.findall(r"^   ([\w-]+): done before \(.*\), skipped$", output, re.MULTILINE)
+
+
+ALL = ["download", "manifests", "train-joint", "train-st", "decode", "export"]
+
+
+def wait_for(path: Path, seconds: float = 20) -> str:
+    """The text of a file as soon as there is some."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if path.exists() and (text := path.read_text().strip()):
+            return text
+        time.sleep(0.02)
+    raise AssertionError(f"{path} did not appear")
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    """Whether a process ends in time (a zombie counts as ended)."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_runs_every_stage_once_and_skips_all_the_second_time(toy):
+    first = toy.run()
+    assert first.returncode == 0, first.stderr
+    assert ran(first.stdout) == ALL
+    assert re.findall(r"^== stage (\d): (\w+)$", first.stdout, re.MULTILINE)[0] == ("0", "Download")
+    assert "log in exp/log/train-st.log" in first.stdout
+    assert len(re.findall(r"^== stage \d took", first.stdout, re.MULTILINE)) == 5
+    assert "en es\nsound" in toy.read("exp/log/manifests.log")
+    second = toy.run()
+    assert (second.returncode, ran(second.stdout), skipped(second.stdout)) == (0, [], ALL)
+
+
+def test_works_from_another_folder_by_any_name(toy, tmp_path):
+    done = toy.run("--stop-stage", "0", script=str(toy.folder / "run.sh"), cwd=tmp_path)
+    assert done.returncode == 0 and ran(done.stdout) == ["download"]
+    assert (toy.folder / "downloads" / "a.wav").exists()
+
+
+def test_changed_option_repeats_only_what_depends_on_it(toy):
+    toy.run()
+    done = toy.run("--langs", "en")
+    assert ran(done.stdout) == ["manifests", "train-joint", "train-st"]
+    # training wrote the same bytes, so decoding has nothing new
+    assert skipped(done.stdout) == ["download", "decode", "export"]
+    assert toy.read("data/manifests") == "en\n"
+
+
+def test_touched_input_is_no_change_but_another_content_is(toy):
+    toy.run()
+    wav = toy.folder / "downloads" / "a.wav"
+    os.utime(wav, (1, 1))
+    assert ran(toy.run().stdout) == []
+    wav.write_text("noise\n")  # the same size
+    assert "manifests" in ran(toy.run().stdout)
+
+
+def test_missing_output_is_made_again(toy):
+    toy.run()
+    (toy.folder / "exp" / "hyp").unlink()
+    assert ran(toy.run().stdout) == ["decode"]
+
+
+def test_force_runs_everything_again(toy):
+    toy.run()
+    assert ran(toy.run("--force").stdout) == ALL
+    assert ran(toy.run().stdout) == []
+
+
+def test_a_range_of_stages_is_done_again(toy):
+    toy.run()
+    assert ran(toy.run("--stage", "6", "--stop-stage", "9").stdout) == ["decode", "export"]
+    assert ran(toy.run("--stage", "6").stdout) == []
+
+
+def test_forced_run_that_was_interrupted_does_not_start_over(toy):
+    toy.run()
+    (toy.folder / "downloads" / "a.wav").write_text("other\n")
+    fails = ("--force", "--work", 'test "$s" != st && test ! -e fail')
+    (toy.folder / "fail").touch()
+    assert toy.run(*fails).returncode == 1
+    (toy.folder / "fail").unlink()
+    again = toy.run(*fails)
+    assert again.returncode == 0, again.stderr
+    assert skipped(again.stdout) == ["download", "manifests"]
+    assert ran(again.stdout) == ["train-joint", "train-st", "decode", "export"]
+
+
+def test_stage_out_of_order_names_the_input_and_the_stage(toy):
+    done = toy.run("--stage", "6")
+    assert done.returncode == 1
+    assert "exp/*/averaged.pt does not exist: stage 5 (Training) makes it" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "exp/hyp does not exist: stage 6 (Decoding)" in toy.run("--stage", "9").stderr
+
+
+def test_failure_ends_the_run_with_the_command_to_resume(toy):
+    done = toy.run("--work", "echo broken net; exit 3", "--jobs", "4")
+    assert done.returncode == 3
+    assert ran(done.stdout) == ["download", "manifests"]  # train-st, later in the same loop, did not start
+    assert "broken net" in done.stdout and "broken net" in toy.read("exp/log/train-joint.log")
+    assert "train-joint failed with status 3" in done.stderr
+    assert done.stderr.endswith("to resume: bash run.sh --stage 5 --work 'echo broken net; exit 3' --jobs 4\n")
+    resumed = toy.run("--stage", "5")
+    assert ran(resumed.stdout) == ["train-joint", "train-st", "decode", "export"]
+
+
+def test_command_that_makes_no_output_has_failed(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text().replace("-- cp exp/hyp exp/export", "-- true"))
+    done = toy.run()
+    assert done.returncode == 1
+    assert "export failed because it ended without making exp/export" in done.stderr
+
+
+def test_plain_command_that_fails_ends_the_run(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text().replace('stage 5 "T', 'stage 4 "LM" && false\nstage 5 "T'))
+    done = toy.run()
+    assert done.returncode == 1
+    assert ran(done.stdout) == ["download", "manifests"]
+    assert "stage 4 ended with status 1; to resume: bash run.sh --stage 4" in done.stderr
+
+
+def test_last_stage_left_out_is_success(toy):
+    done = toy.run("--stop-stage", "1")
+    assert (done.returncode, ran(done.stdout)) == (0, ["download", "manifests"])
+
+
+def test_missing_command_is_one_sentence(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text().replace("-- cp exp/hyp", "-- no-such-program exp/hyp"))
+    toy.run("--stop-stage", "8")
+    done = toy.run()
+    assert done.returncode == 1
+    assert done.stderr == "error: The command no-such-program is not installed or not on PATH.\n"
+
+
+def test_ctrl_c_ends_the_command_with_one_line_and_130(toy):
+    process = toy.start("--work", "echo $$ >pid; trap 'echo cleaned >cleaned; exit 1' INT; while :; do sleep 0.1; done")
+    pid = int(wait_for(toy.folder / "pid"))
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert output.count("interrupted") == 1 and "to resume: bash run.sh --stage 5" in output
+    assert gone(pid)
+    assert (toy.folder / "cleaned").exists()  # it had the chance to
+    again = toy.run()
+    assert skipped(again.stdout) == ["download", "manifests"]
+    assert again.returncode == 0
+
+
+def test_kill_9_leaves_no_stamp_and_no_orphan(toy):
+    process = toy.start("--work", "echo $$ >pid; while :; do sleep 0.1; done")
+    pid = int(wait_for(toy.folder / "pid"))
+    os.killpg(process.pid, signal.SIGKILL)  # bash and utils.run; the command is in a group of its own
+    process.wait()
+    process.stdout.close()
+    assert gone(pid)
+    again = toy.run()
+    assert again.returncode == 0, again.stderr
+    assert "ending what an interrupted run left behind" in again.stdout  # the subshell that ran the loop
+    assert skipped(again.stdout) == ["download", "manifests"]
+    assert ran(again.stdout) == ["train-joint", "train-st", "decode", "export"]
+    assert toy.read("exp/log/train-joint.log").count("# 20") == 2  # the log of what was killed is continued
+
+
+def test_killing_the_shell_alone_ends_the_command_too(toy):
+    process = toy.start("--work", "echo $$ >pid; while :; do sleep 0.1; done")
+    pid = int(wait_for(toy.folder / "pid"))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert gone(pid)
+
+
+def test_second_run_at_the_same_time_waits(toy):
+    first = toy.start("--work", "touch running; while [ ! -e go ]; do sleep 0.05; done")
+    end = time.monotonic() + 20
+    while not (toy.folder / "running").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    second = toy.start("--work", "touch running; while [ ! -e go ]; do sleep 0.05; done")
+    time.sleep(2)
+    (toy.folder / "go").touch()
+    outputs = [process.communicate(timeout=30)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "train-joint: waiting for another run of it" in outputs[1]
+    logs = [toy.read(f"exp/log/{name}.log").count("# 20") for name in ("train-joint", "train-st")]
+    assert logs == [1, 1]  # each ran once
+
+
+def test_progress_bars_do_not_flood_the_log(toy):
+    bar = r"for i in 1 2 3 4 5 6 7 8 9; do printf '\r%d0 %%' $i; sleep 0.02; done; echo; echo trained"
+    done = toy.run("--work", bar, "--systems", "joint")
+    log = toy.read("exp/log/train-joint.log")
+    assert "90 %\ntrained\n" in log and "80 %" not in log and "\r" not in log
+    assert "90 %\ntrained\n" in done.stdout and "\r" not in done.stdout
