@@ -15,7 +15,7 @@ NO_PRUNING = 1.0e10
 
 
 def ctc_backend(backend: Backend) -> Literal["k2", "torch"]:
-    """What computes the CTC loss under `backend`; "auto" is torch: the faster in tests/bench/transducer_loss.py."""
+    """What computes the CTC loss under `backend`; "auto" is torch, faster in tests/bench/transducer_loss.py."""
     return backend_name(backend, auto="torch")
 
 
