@@ -21,7 +21,7 @@ BLANK = 0
 
 
 def transducer_backend(backend: Backend) -> Literal["k2", "torch"]:
-    """What computes the transducer losses under `backend`; "auto" is torch, faster in tests/bench/transducer_loss.py."""
+    """What computes transducer losses under `backend`; "auto" is torch, faster in tests/bench/transducer_loss.py."""
     return backend_name(backend, auto="torch")
 
 
