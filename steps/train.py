@@ -33,7 +33,7 @@ from utils.options import Parser, load_config
 
 def main() -> int:
     """The command line; its status is 0, or 130 or 143 when training was interrupted and saved."""
-    parser = Parser(prog="steps.train", description=__doc__)
+    parser = Parser(prog="steps.train", description=__doc__.splitlines()[0])
     parser.add_argument("config", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, e.g. optimizer.lr=0.03")
     parser.add_argument("--out", required=True, help="model folder, exp/<model>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     """The dictionary in `path`, tensors on `device`; `UserError` when it is missing, truncated or not a checkpoint."""
     require(path, "stage 5 (training)")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
+        state = _read(path, device)
     except Exception as error:  # torch raises half a dozen types for damaged files
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} is truncated or is not a checkpoint ({why}): make it again, or use an older one."
@@ -61,6 +62,29 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if state.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path} has checkpoint format {state['format']}, this program reads {FORMAT}: train it again.")
     return state
+
+
+def _read(path: str | Path, device: str | torch.device) -> Any:
+    """torch.load of data only."""
+    if torch.__version__ >= "2":
+        return torch.load(path, map_location=device, weights_only=True)
+    # torch 1.13's weights_only knows no floats, and its load() ignores the pickle module that it is given
+    with open(path, "rb") as file, torch.serialization._open_zipfile_reader(file) as reader:
+        return torch.serialization._load(reader, device, _DataOnly, encoding="utf-8")
+
+
+class _DataOnly:
+    """A pickle module that rebuilds tensors and plain containers and refuses everything else."""
+
+    class Unpickler(pickle.Unpickler):
+        """What torch.load asks of a pickle module."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            tensors = module == "torch._utils" and name.startswith("_rebuild_")
+            storages = module == "torch" and (name.endswith("Storage") or name in ("Size", "device"))
+            if tensors or storages or (module, name) == ("collections", "OrderedDict"):
+                return super().find_class(module, name)
+            raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
 
 
 def fit_state(module: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
