@@ -131,7 +131,7 @@ def _options() -> Parser:
     parser.add_argument("--report", metavar="FILE", help="write the tables of all folders to this Markdown file")
     parser.add_argument("--title", default="Results", help="heading of the report")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples for intervals; 0: none")
-    parser.add_argument("--seed", type=int, default=12345, help="of the resampling (sacrebleu's default)")
+    parser.add_argument("--seed", type=int, default=12345, help="of the resampling; sacrebleu's default too")
     parser.add_argument("--lowercase", action="store_true", help="compare in lower case")
     parser.add_argument("--remove-punctuation", action="store_true", help="compare without it (but l'hôtel, vis-à-vis)")
     return parser

@@ -145,7 +145,7 @@ def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> st
 def _options() -> Parser:
     parser = Parser(prog="steps.lang.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", nargs="+", required=True, metavar="FILE", help="cut or supervision manifests")
-    parser.add_argument("--target", nargs="+", default=["text"], help="text and/or translation.<language>")
+    parser.add_argument("--target", nargs="+", default=["text"], help="text, translation.<language>, or several")
     parser.add_argument("--languages", nargs="+", metavar="LANG", help="only text in these languages (of the target)")
     parser.add_argument("--same-language", action="store_true", help="a transcript is its own language's translation")
     parser.add_argument("--type", choices=["char", "bpe"], default="char", help="characters or sentencepiece units")
