@@ -9,6 +9,7 @@ every language, each supervision has its translations: a speech translation corp
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tarfile
@@ -203,8 +204,10 @@ def decode(source: Path, target: Path) -> int | str:
                 pass
         with av.open(str(source), format="g722") as container:
             samples = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
+        flac = io.BytesIO()  # written by Python, whose errors say what is wrong with the disk
+        soundfile.write(flac, samples, RATE, format="FLAC", subtype="PCM_16")
         with atomic_path(target) as temporary:
-            soundfile.write(temporary, samples, RATE, format="FLAC", subtype="PCM_16")
+            temporary.write_bytes(flac.getvalue())
         return len(samples)
     except (av.error.FFmpegError, ValueError) as error:
         return f"corrupt: {' '.join(str(error).split())}"

@@ -37,7 +37,18 @@ FILED_UNDER = {
 }
 # Remarks in brackets that are spoken all the same (found with a recogniser; all others are not).
 SPOKEN = ("(ne m'appelez plus, jamais)", "(статус)", "(IAX)")
-CORRECTED = {"fr": {"digits/h-80": "quatre-vingtième"}}  # the list repeats seventieth
+# Files that do not say their line (found with a recogniser): what they say. French eightieth is a slip of the list.
+CORRECTED = {
+    "fr": {
+        "digits/h-80": "quatre-vingtième",
+        "vm-mismatch": "Les mots de passe que vous avez entrés ne correspondent pas.",
+    },
+    "it": {
+        "conf-muted": "Voce disattivata.",
+        "please-try-call-later": "Per piacere riprova ancora la tua chiamata più tardi.",
+        "vm-then-pound": "Poi premere cancelletto.",
+    },
+}
 # Italian letters that became question marks; a question mark between blanks was the verb è.
 _ITALIAN = [(r"\bsar\?", "sarà"), (r"\bpu\?", "può"), (r"\bcos\?", "così"), (r"\bpi\?", "più"), (r" \?(?= \w)", " è")]
 _ITALIAN = [(re.compile(pattern), repair) for pattern, repair in _ITALIAN]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -133,24 +134,28 @@ class Apt:
 
     def fetch(self, archive: Archive, path: Path, bar: tqdm) -> None:
         """Download one package to `path`; apt resumes and checks it, and so do we before it gets its name."""
+        import fcntl  # where apt is, this is
+
         folder = (self.folder / ".apt" / archive.package).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         command = ["apt-get", *self.options, "-q", "-o", "Acquire::Retries=3", "download", archive.package]
-        with (
-            open(folder / "log", "w+") as log,
-            subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
-        ):
-            shown = 0
-            while process.poll() is None:
-                time.sleep(0.1)
-                size = sum(file.stat().st_size for file in folder.glob("*.deb*"))
-                bar.update(size - shown)
-                shown = size
+        with open(folder / "lock", "w") as lock, open(folder / "log", "w+") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # inherited: the apt-get of a run that was killed ends first
+            fds = (lock.fileno(),)
+            with subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, pass_fds=fds) as process:
+                shown = 0
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    size = sum(file.stat().st_size for file in folder.glob("*.deb*"))
+                    bar.update(size - shown)
+                    shown = size
             log.seek(0)
             complaints = [line.strip() for line in log if line.startswith(("E:", "Err:"))]
         debs = list(folder.glob("*.deb"))
         if process.returncode or len(debs) != 1 or sha256_of(debs[0]) != archive.sha256:
             shutil.rmtree(folder)
+            if any("No space left" in line for line in complaints):
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
             why = complaints[-1] if complaints else "what it fetched is not what its index says"
             raise UserError(f"apt cannot download {archive.package} ({why}): check the connection and try again.")
         bar.update(archive.size - shown)

@@ -118,6 +118,8 @@ def test_real_lists_keep_no_traces_of_their_mistakes(real_corpus: Path):
     assert voices["it"].prompts["letters/o"].text == "o"
     assert voices["it"].prompts["conf-full"].text == "la conferenza è piena"
     assert voices["ru"].prompts["vm-first"].text == "первое"
+    assert voices["it"].prompts["vm-then-pound"].text == "poi premere cancelletto"
+    assert voices["it"].prompts["vm-then-pound"].raw == "quindi premere sterlina"
 
 
 # ---- splits
