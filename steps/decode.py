@@ -1,0 +1,212 @@
+"""Stage 6: recognise cuts with a model, one pass of the encoder for all searches.
+
+    python -m steps.decode --model exp/joint --cuts data/dev/cuts.jsonl.gz data/test/cuts.jsonl.gz \
+        --search ctc:greedy transducer:modified_beam --out exp/joint/decode
+
+writes `exp/joint/decode/<split>.<head>.<method>/` with `hyp.jsonl` (an utterance a line, in the order of the cuts) and
+`decode.json` (what it cost, with what it was made).
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lhotse import SupervisionSegment
+from tqdm import tqdm
+
+from steps.lang.targets import parse_target, target_text
+from steps.prepare.cuts import Cuts
+from steps.prepare.dataset import DataConfig, make_loader
+from steps.recogniser import Recogniser, add_arguments, count, search_options
+from steps.search.hypothesis import Hypothesis
+from steps.search.methods import Search
+from utils.errors import UserError, run
+from utils.files import write_json, write_jsonl
+from utils.hardware import hardware
+from utils.options import Parser
+
+
+@dataclass
+class Output:
+    """What one search found in one split: rows of `hyp.jsonl` (and of `nbest.jsonl`) by the cut's place, and the cost.
+
+    The encoder's time is shared by all searches; an output bears as much of it as it has of each batch's audio.
+    """
+
+    search: Search
+    target: str
+    rows: dict[int, dict] = field(default_factory=dict)
+    nbest: dict[int, dict] = field(default_factory=dict)
+    audio_seconds: float = 0.0
+    encoder_seconds: float = 0.0
+    search_seconds: float = 0.0
+
+    def wants(self, supervision: SupervisionSegment) -> bool:
+        """Whether the utterance is to be decoded: not for a translation into the language that it is in."""
+        return parse_target(self.target) != supervision.language
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(prog="steps.decode", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--cuts", nargs="+", required=True, help="data/<split>/cuts.jsonl.gz")
+    parser.add_argument("--out", required=True, help="folder that gets <split>.<head>.<method>/")
+    parser.add_argument("--nbest", type=count, default=1, help="also write that many hypotheses of beam searches")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read features; 0: this one")
+    args = parser.parse_args(argv)
+    options = search_options(args)
+    if args.nbest == 1:
+        options.pop("nbest")
+    splits = split_names(args.cuts)
+    tables = {split: Cuts.load(path) for split, path in splits.items()}
+    recogniser = Recogniser(args.model, args.search, options, args.checkpoint, args.device, args.precision)
+    for cuts in tables.values():
+        check_features(cuts, recogniser)
+    data = DataConfig(max_duration=args.max_duration, workers=args.workers, spec_augment=None)
+    for split, cuts in tables.items():
+        for output in decode(recogniser, cuts, data, split):
+            write(Path(args.out), split, output, recogniser)
+    return 0
+
+
+def split_names(paths: Sequence[str]) -> dict[str, str]:
+    """Names for the output folders: `test` of `data/test/cuts.jsonl.gz`, otherwise the file's own name."""
+    splits: dict[str, str] = {}
+    for path in map(Path, paths):
+        name = path.name.split(".")[0]
+        split = path.resolve().parent.name if name == "cuts" else name
+        if split in splits:
+            raise UserError(
+                f"--cuts {splits[split]} and {path} would both be written as '{split}': give one at a time."
+            )
+        splits[split] = str(path)
+    return splits
+
+
+def check_features(cuts: Cuts, recogniser: Recogniser) -> None:
+    """`UserError` where the cuts' features are not the kind that the model was trained on."""
+    wanted = recogniser.config.feature_dim
+    found = cuts[0].num_features if cuts.stored else cuts.config.feature_dim
+    if found != wanted:
+        raise UserError(
+            f"{cuts.source} has features of dimension {found}, {recogniser.folder} was trained on {wanted}: "
+            "make them with the model's features.yaml (stage 2)."
+        )
+    ours, theirs = recogniser.features, cuts.config
+    for key in ("type", "sampling_rate"):
+        if getattr(ours, key) != getattr(theirs, key):
+            raise UserError(
+                f"{cuts.source} has features with {key} {getattr(theirs, key)}, {recogniser.folder} was trained on "
+                f"{getattr(ours, key)}: make them with the model's features.yaml (stage 2)."
+            )
+
+
+def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> list[Output]:
+    """All searches over one split; each batch is encoded once."""
+    outputs = [Output(search, recogniser.target(search)) for search in recogniser.searches]
+    supervisions = [cut.supervisions[0] for cut in cuts]
+    for output in outputs:
+        if not any(map(output.wants, supervisions)):
+            raise UserError(f"{cuts.source}: all utterances are in the language of '{output.target}' already.")
+    keep = [i for i, supervision in enumerate(supervisions) if any(output.wants(supervision) for output in outputs)]
+    table = cuts.subset(keep)
+    loader = make_loader(table, {}, data, train=False)
+    with tqdm(total=round(table.durations.sum(), 1), unit="s", desc=split, disable=None) as progress:
+        for batch, indices in zip(loader, loader.plan.batches(0), strict=True):
+            places = [keep[index] for index in indices]
+            (encoder_out, lens), seconds = recogniser.encode(batch.features, batch.feature_lens)
+            for output in outputs:
+                rows = [row for row, place in enumerate(places) if output.wants(supervisions[place])]
+                if not rows:
+                    continue
+                found, search_seconds = recogniser.search(output.search, encoder_out[rows], lens[rows])
+                output.search_seconds += search_seconds
+                audio = float(batch.durations[rows].sum())
+                output.audio_seconds += audio
+                output.encoder_seconds += seconds * audio / float(batch.durations.sum())
+                for row, hypotheses in zip(rows, found, strict=True):
+                    place, duration = places[row], float(batch.durations[row])
+                    keep_row(output, place, supervisions[place], batch.ids[row], duration, hypotheses, recogniser)
+            progress.update(float(batch.durations.sum()))
+    return outputs
+
+
+def keep_row(
+    output: Output,
+    place: int,
+    supervision: SupervisionSegment,
+    name: str,
+    duration: float,
+    hypotheses: list[Hypothesis],
+    recogniser: Recogniser,
+) -> None:
+    """Add an utterance to the output."""
+
+    def entry(hypothesis: Hypothesis) -> dict:
+        return {
+            "hyp": recogniser.text(output.search, hypothesis),
+            "score": round(hypothesis.score, 4),
+            "tokens": recogniser.tokens(output.search, hypothesis),
+        }
+
+    output.rows[place] = {
+        "id": name,
+        "language": supervision.language,
+        "target": output.target,
+        "ref": target_text(supervision, output.target),
+        **entry(hypotheses[0]),
+        "duration": round(duration, 3),
+    }
+    if output.search.options.get("nbest", 1) > 1:
+        output.nbest[place] = {"id": name, "nbest": [entry(hypothesis) for hypothesis in hypotheses]}
+
+
+def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None:
+    """Write the folder of one search on one split; `decode.json` last, so that it vouches for the rest."""
+    folder = out / f"{split}.{output.search.head}.{output.search.method}"
+    for stale in ("decode.json", "nbest.jsonl"):
+        (folder / stale).unlink(missing_ok=True)
+    write_jsonl(folder / "hyp.jsonl", (row for _, row in sorted(output.rows.items())))
+    if output.nbest:
+        write_jsonl(folder / "nbest.jsonl", (row for _, row in sorted(output.nbest.items())))
+    write_json(folder / "decode.json", about(split, output, recogniser))
+    seconds = output.encoder_seconds + output.search_seconds
+    print(f"{folder}: {len(output.rows)} utterances, real-time factor {seconds / output.audio_seconds:.4f}")
+
+
+def about(split: str, output: Output, recogniser: Recogniser) -> dict:
+    """`decode.json`. `rtf` is encoder and search time over audio time, without loading the model and the features."""
+    seconds, machine = output.encoder_seconds + output.search_seconds, hardware()
+    return {
+        "model": str(recogniser.folder),
+        "checkpoint": recogniser.checkpoint,
+        "split": split,
+        "head": output.search.head,
+        "method": output.search.method,
+        "options": output.search.options,
+        "target": output.target,
+        "utterances": len(output.rows),
+        "audio_seconds": round(output.audio_seconds, 3),
+        "seconds": round(seconds, 3),
+        "encoder_seconds": round(output.encoder_seconds, 3),
+        "search_seconds": round(output.search_seconds, 3),
+        "rtf": round(seconds / output.audio_seconds, 6),
+        "parameters": recogniser.parameters(output.search),
+        "device": str(recogniser.device),
+        "precision": recogniser.precision,
+        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
+        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
+        "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": shlex.join(["python", "-m", "steps.decode", *sys.argv[1:]]),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,145 @@
+"""A model folder ready to recognise: features in, hypotheses and texts out. What decode and transcribe share."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steps.model_folder import load_model, load_model_config
+from steps.nets.model import parameter_counts
+from steps.prepare.config import FeatureConfig
+from steps.search.hypothesis import Hypothesis
+from steps.search.methods import Search, plan_searches
+from utils.devices import autocast, choose_device, is_out_of_memory
+from utils.errors import UserError
+from utils.files import require
+from utils.options import Parser, load_config
+
+FRAME_SHIFT = 0.01  # seconds between feature frames
+
+
+class Recogniser:
+    """A model with the searches to run on it.
+
+    `names` are `<head>:<method>` (none: every method of every head), `options` the searches' options that were given.
+    Errors: `UserError` for what is missing, damaged or misspelt; the searches are checked before the model is loaded.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Sequence[str] = (),
+        options: dict[str, Any] | None = None,
+        checkpoint: str = "averaged.pt",
+        device: str = "auto",
+        precision: str = "float32",
+    ) -> None:
+        self.folder, self.checkpoint = Path(folder), checkpoint
+        self.device, self.precision = choose_device(device), precision
+        if precision == "fp16" and self.device.type == "cpu":
+            raise UserError("--precision fp16 needs a GPU: on a CPU use float32 or bf16.")
+        heads = {key: head.name for key, head in load_model_config(folder).heads.items()}
+        self.searches = plan_searches(names, heads, options or {}, str(folder))
+        self.model, self.tokenizers, self.config = load_model(folder, checkpoint, self.device)
+        self._check_finite()
+        self.seconds_per_frame = FRAME_SHIFT * self.model.encoder.subsampling_factor
+
+    def _check_finite(self) -> None:
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(
+                    f"{self.folder / self.checkpoint} holds values that are not finite ({name}): its training "
+                    "diverged; give an older --checkpoint or train again with a lower learning rate."
+                )
+
+    @property
+    def features(self) -> FeatureConfig:
+        """What the model's features are made of; `UserError` where the folder does not say."""
+        return load_config(require(self.folder / "features.yaml", "stage 5 (training)"), FeatureConfig)
+
+    def target(self, search: Search) -> str:
+        """What the search's head writes: `text` or `translation.<language>`."""
+        return self.config.heads[search.head].target
+
+    def parameters(self, search: Search) -> int:
+        """Number of parameters that the search uses: the encoder's and its head's."""
+        counts = parameter_counts(self.model)
+        return counts["encoder"] + counts[f"heads.{search.head}"]
+
+    def encode(self, features: Tensor, lens: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
+        """Encoder output `(N, T', D)` and its lengths for features `(N, T, F)`, and the seconds that it took."""
+        return self._timed(lambda: self.model.encode(features.to(self.device), lens.to(self.device)))
+
+    def search(self, search: Search, encoder_out: Tensor, lens: Tensor) -> tuple[list[list[Hypothesis]], float]:
+        """The hypotheses of each utterance, and the seconds that it took."""
+        return self._timed(lambda: search(self.model.heads[search.head], encoder_out, lens))
+
+    def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        try:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                result = call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise UserError(f"Out of memory on {self.device}: give a smaller --max-duration.") from None
+            raise
+        return result, time.perf_counter() - started
+
+    def text(self, search: Search, hypothesis: Hypothesis) -> str:
+        """The text of a hypothesis."""
+        return self.tokenizers[search.head].decode(hypothesis.tokens)
+
+    def tokens(self, search: Search, hypothesis: Hypothesis, offset: float = 0.0) -> list[list]:
+        """`[token, start in seconds, log probability]` of each token; `offset` seconds are added."""
+        tokenizer, shift = self.tokenizers[search.head], self.seconds_per_frame
+        columns = zip(hypothesis.tokens, hypothesis.frames, hypothesis.token_scores, strict=True)
+        return [[tokenizer.token(i), round(offset + t * shift, 3), round(s, 4)] for i, t, s in columns]
+
+
+def add_arguments(parser: Parser) -> None:
+    """The options of the command lines that use a `Recogniser`."""
+    parser.add_argument("--model", required=True, help="model folder, exp/<model>")
+    parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "fp16"))
+    parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
+    group = parser.add_argument_group("searches", "each method has its own options; what is not given is its default")
+    group.add_argument(
+        "--search", nargs="+", default=[], metavar="HEAD:METHOD", help="such as transducer:modified_beam"
+    )
+    unset = {"default": argparse.SUPPRESS}
+    group.add_argument("--beam", type=count, **unset, help="hypotheses kept by prefix_beam and modified_beam (4)")
+    group.add_argument("--max-symbols", type=count, **unset, help="tokens a frame of a transducer's greedy search (1)")
+    group.add_argument("--blank-penalty", type=float, **unset, help="taken off a transducer's blank logit (0)")
+    group.add_argument("--temperature", type=positive, **unset, help="of modified_beam's softmax (1)")
+    group.add_argument(
+        "--no-length-norm", dest="length_norm", action="store_false", **unset, help="modified_beam: rank by total score"
+    )
+
+
+def search_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The searches' options that were given."""
+    names = ("beam", "nbest", "max_symbols", "blank_penalty", "temperature", "length_norm")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def positive(text: str) -> float:
+    """An argument type: a number above zero."""
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument type: a whole number from 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

@@ -1,0 +1,111 @@
+"""The searches by the name of a head's type and of the method, with the options that each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from steps.search.ctc import ctc_greedy, ctc_prefix_beam
+from steps.search.hypothesis import Hypothesis
+from steps.search.transducer import modified_beam_search, transducer_greedy
+from utils.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Method:
+    """`search(head, encoder_out (N, T, D), lens (N,), **options)` to lists of hypotheses, best first."""
+
+    search: Callable[..., list[list[Hypothesis]]]
+    options: dict[str, Any]  # with their defaults
+
+
+def _with_log_probs(search: Callable) -> Callable:
+    def call(head: nn.Module, encoder_out: Tensor, lens: Tensor, **options: Any) -> list[list[Hypothesis]]:
+        return search(head.log_probs(encoder_out), lens, **options)
+
+    return call
+
+
+def _with_modules(search: Callable) -> Callable:
+    def call(head: nn.Module, encoder_out: Tensor, lens: Tensor, **options: Any) -> list[list[Hypothesis]]:
+        return search(head.decoder, head.joiner, encoder_out, lens, **options)
+
+    return call
+
+
+METHODS: dict[str, dict[str, Method]] = {
+    "ctc": {
+        "greedy": Method(_with_log_probs(ctc_greedy), {}),
+        "prefix_beam": Method(_with_log_probs(ctc_prefix_beam), {"beam": 4, "nbest": 1}),
+    },
+    "transducer": {
+        "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
+        "modified_beam": Method(
+            _with_modules(modified_beam_search),
+            {"beam": 4, "nbest": 1, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True},
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """One method on one head of a model, with the options it runs with."""
+
+    head: str
+    method: str
+    options: dict[str, Any]
+    call: Callable[..., list[list[Hypothesis]]]
+
+    @property
+    def name(self) -> str:
+        """`<head>:<method>`, as on the command line."""
+        return f"{self.head}:{self.method}"
+
+    def __call__(self, head: nn.Module, encoder_out: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
+        return self.call(head, encoder_out, lens, **self.options)
+
+
+def plan_searches(names: Iterable[str], heads: dict[str, str], options: dict[str, Any], model: str) -> list[Search]:
+    """The searches called `<head>:<method>`; without names, every method of every head.
+
+    `heads` maps a model's heads to their types; `options` are those given by the user; `model` is named in errors.
+    Errors: `UserError` for unknown heads and methods, and for options that none of the searches takes.
+    """
+    names = list(dict.fromkeys(names)) or [f"{head}:{method}" for head in heads for method in METHODS[heads[head]]]
+    searches = []
+    for name in names:
+        head, _, method = name.partition(":")
+        known = METHODS[_known_head(head, heads, model)]
+        if method not in known:
+            wrong = f", not '{method}'{nearest(method, known)}" if method else ""
+            choices = " or ".join(f"{head}:{choice}" for choice in known)
+            raise UserError(f"--search {name}: give {choices}{wrong}.")
+        defaults = known[method].options
+        chosen = {**defaults, **{key: value for key, value in options.items() if key in defaults}}
+        searches.append(Search(head, method, chosen, known[method].search))
+    _check_options(searches, options)
+    return searches
+
+
+def _known_head(head: str, heads: dict[str, str], model: str) -> str:
+    if head not in heads:
+        there = ", ".join(heads)
+        raise UserError(f"--search: {model} has no head '{head}'{nearest(head, heads)}; its heads: {there}.")
+    return heads[head]
+
+
+def _check_options(searches: list[Search], options: dict[str, Any]) -> None:
+    for key in options:
+        if not any(key in search.options for search in searches):
+            takers = [f"{t}:{m}" for t, methods in METHODS.items() for m in methods if key in methods[m].options]
+            raise UserError(
+                f"--{key.replace('_', '-')} does nothing for {', '.join(s.name for s in searches)}: "
+                f"it is an option of {', '.join(takers)}."
+            )
+    for search in searches:
+        if search.options.get("nbest", 1) > search.options.get("beam", 1):
+            raise UserError(f"--nbest {search.options['nbest']} is more than --beam {search.options['beam']} can hold.")
