@@ -26,7 +26,7 @@ def tag(language: str) -> str:
 class Tokenizer:
     """Maps text to token ids and back.
 
-    Ids: 0 `<blk>`, 1 `<sos/eos>`, 2 `<unk>`, then the language tags if the models has them, then pieces. A word begins
+    Ids: 0 `<blk>`, 1 `<sos/eos>`, 2 `<unk>`, then the language tags if the set has them, then pieces. A word begins
     with `▁`, its own token in a character set, so `decode(encode(text)) == normalize(text)` as long as every
     character is known; an unknown one becomes `<unk>` and decodes to `⁇`.
     """

@@ -128,7 +128,7 @@ def test_icefall_folder_without_lang_json(everything, tmp_path):
         assert tokenizer.encode(sentence) == peer.encode(sentence)
         assert tokenizer.decode(tokenizer.encode(sentence)) == sentence
     assert 0 not in tokenizer.encode("<blk> you") and 0 in peer.encode("<blk> you")
-    assert tokenizer.unknown("<blk> you") == ">" or ">" in tokenizer.unknown("a > b")
+    assert tokenizer.unknown("a > b") == ">"
     (folder / "tokens.txt").unlink()
     assert Tokenizer.load(folder).vocab_size == 120
 
