@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -75,15 +75,49 @@ def override(values: dict, assignments: list[str]) -> dict:
     return values
 
 
-def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
-    """The field names valid at the parent of `location`, as far as the model's annotations tell."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation such as `A | B | None` or `Annotated[A | B, ...]` allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _place(model: type[BaseModel], location: tuple) -> tuple[str, list[str]]:
+    """The dotted key that `location` means to a user, and the valid names beside it as far as annotations tell.
+
+    pydantic puts the `name` that chose a section's kind into the location, where the user wrote none.
+    """
+    shown: list[str] = []
+    models = [model]
     for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(part, str) else None
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        chosen = [m for m in models if "name" in m.model_fields and m.model_fields["name"].default == part]
+        if len(models) > 1 and chosen:
+            models = chosen
+            continue
+        shown.append(str(part))
+        models = [
+            found for m in models if part in m.model_fields for found in _models_in(m.model_fields[part].annotation)
+        ]
+    names = [name for m in models for name in m.model_fields]
+    return ".".join([*shown, *map(str, location[-1:])]), names
+
+
+def _explained(first: dict, model: type[BaseModel]) -> str:
+    """pydantic's error in words."""
+    location, context = tuple(first["loc"]), first.get("ctx", {})
+    key, names = _place(model, location)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{nearest(str(location[-1]), names)}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing"
+    if first["type"] == "value_error":  # a check of ours, of a section or of the whole
+        return (f"{key}: " if key else "") + str(context["error"])
+    if first["type"] == "union_tag_not_found":
+        return f"the section '{key}' needs a 'name' that says of which kind it is"
+    if first["type"] == "union_tag_invalid":
+        valid = re.findall(r"'([^']+)'", context["expected_tags"])
+        return f"{key}.name = '{context['tag']}': it is one of {', '.join(valid)}{nearest(context['tag'], valid)}"
+    return f"'{key}' = {first['input']!r}: {first['msg']}"
 
 
 def check_config(values: dict, model: type[C], source: str) -> C:
@@ -91,18 +125,7 @@ def check_config(values: dict, model: type[C], source: str) -> C:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        location = tuple(first["loc"])
-        key = ".".join(str(part) for part in location)
-        if first["type"] == "extra_forbidden":
-            what = f"unknown key '{key}'{nearest(str(location[-1]), _keys_at(model, location))}"
-        elif first["type"] == "missing":
-            what = f"the key '{key}' is missing"
-        elif first["type"] == "value_error":  # a check of ours, of a section or of the whole
-            what = (f"{key}: " if key else "") + str(first["ctx"]["error"])
-        else:
-            what = f"'{key}' = {first['input']!r}: {first['msg']}"
-        raise UserError(f"{source}: {what}.") from None
+        raise UserError(f"{source}: {_explained(error.errors()[0], model)}.") from None
 
 
 def load_config(path: str | Path, model: type[C], assignments: list[str] | None = None) -> C:

@@ -1,0 +1,70 @@
+"""Configs: the sentence for a wrong key, value or kind, with the nearest right name, however deep it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from utils.errors import UserError
+from utils.options import Config, check_config, load_config, override
+
+
+class Adam(Config):
+    name: Literal["adam"] = "adam"
+    lr: float = 0.1
+    weight_decay: float = 0.0
+
+
+class Sgd(Config):
+    name: Literal["sgd"] = "sgd"
+    momentum: float = 0.9
+
+
+class Inner(Config):
+    width: int = 3
+
+
+class Whole(Config):
+    optimizer: Annotated[Adam | Sgd, Field(discriminator="name")] = Adam()
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+    path: str
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"pth": "x"}, r"conf: unknown key 'pth' \(did you mean 'path'\?\)\.|conf: the key 'path' is missing\."),
+        ({"path": "x", "inner": {"widht": 3}}, r"conf: unknown key 'inner\.widht' \(did you mean 'width'\?\)\."),
+        ({"path": "x", "maybe": {"widht": 3}}, r"unknown key 'maybe\.widht' \(did you mean 'width'\?\)"),
+        (
+            {"path": "x", "optimizer": {"name": "adam", "weight_deacy": 1}},
+            r"unknown key 'optimizer\.weight_deacy' \(did you mean 'weight_decay'\?\)",
+        ),
+        ({"path": "x", "optimizer": {"name": "sgd", "momentum": "a"}}, r"'optimizer\.momentum' = 'a': Input should be"),
+        (
+            {"path": "x", "optimizer": {"name": "adm"}},
+            r"optimizer\.name = 'adm': it is one of adam, sgd \(did you mean 'ad",
+        ),
+        ({"path": "x", "optimizer": {"lr": 1}}, r"the section 'optimizer' needs a 'name'"),
+        ({"path": "x", "inner": 5}, r"'inner' = 5: Input should be a valid dictionary"),
+        ({}, r"the key 'path' is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence(values, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        check_config(values, Whole, "conf")
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path):
+    (tmp_path / "a.yaml").write_text("path: x\n")
+    assignments = ["optimizer={name: sgd}", "inner.width=7", "optimizer.momentum=1e-1"]
+    config = load_config(tmp_path / "a.yaml", Whole, assignments)
+    assert config.inner.width == 7 and config.optimizer == Sgd(momentum=0.1)
+    with pytest.raises(UserError, match="not of the form key=value"):
+        override({}, ["lr"])
+    with pytest.raises(UserError, match="'path' holds a value, not a section"):
+        override({"path": "x"}, ["path.a=1"])
