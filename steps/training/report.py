@@ -30,7 +30,7 @@ def write_report(folder: Path, session: Session, command: str) -> None:
         "precision": trainer.precision,
         "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
         "epochs": config.epochs,
-        "averaged_epochs": config.averaged_epochs,
+        "averaged_epochs": session.averaged,
         "steps": progress.step,
         "final": progress.final,
         "valid": progress.valid,

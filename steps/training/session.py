@@ -23,6 +23,7 @@ class Session:
     ) -> None:
         self.config, self.trainer, self.batches = config, trainer, batches
         self.folder, self.ledger, self.world = folder, ledger, trainer.world
+        self.averaged = 0  # how many epochs averaged.pt is the mean of
         trainer.on_log = lambda: ledger.progress(trainer)
         trainer.on_save = self.save
         trainer.on_valid = self.validate
@@ -104,13 +105,21 @@ class Session:
             progress.best_epoch = round(progress.epoch + progress.batch / count, 3)
         return best
 
+    def average(self) -> tuple[dict, int]:
+        """The averaged model and over how many epochs: fewer than configured where an `epoch-N.pt` was deleted."""
+        epochs, wanted = self.config.epochs, self.config.averaged_epochs
+        counts = [epochs - start for start in (0, *self.folder.epochs()) if 0 < epochs - start <= wanted]
+        if not counts:
+            return averaged_model(self.folder.path, epochs, 1, plain=True), 1
+        return averaged_model(self.folder.path, epochs, max(counts)), max(counts)
+
     def finish(self) -> None:
         """Write `averaged.pt` and leave its parameters, and their validation losses, in place of the last ones."""
         progress, config = self.trainer.progress, self.config
         file = self.folder.path / "averaged.pt"
         if self.world.main:
-            model = averaged_model(self.folder.path, config.epochs, config.averaged_epochs)
-            what = {"epoch": config.epochs, "averaged_epochs": config.averaged_epochs, "step": progress.step}
+            model, self.averaged = self.average()
+            what = {"epoch": config.epochs, "averaged_epochs": self.averaged, "step": progress.step}
             save_checkpoint(file, {"model": own_tensors(model), **what})
         self.world.wait()
         fit_state(self.trainer.model, load_checkpoint(file)["model"], file)
