@@ -40,7 +40,7 @@ class Prefixes:
     @classmethod
     def start(cls, batch: int, beam: int, blank: int, device: torch.device) -> Prefixes:
         """The empty sequence first in each beam, dead hypotheses behind it."""
-        key = torch.full((batch, beam), _NO_KEY, device=device)
+        key = torch.full((batch, beam), _NO_KEY, dtype=torch.int64, device=device)
         key[:, :1] = _ROOT
         return cls(torch.full_like(key, blank), key, torch.full_like(key, _NO_PREFIX))
 
@@ -65,7 +65,7 @@ class Prefixes:
 def _mix(key: Tensor, token: Tensor) -> Tensor:
     """A hash of (key, token); multiplications wrap modulo 2^64 (the odd constants are splitmix64's)."""
     key = (key + token + 1) * -4658895280553007687
-    return (key ^ (key >> 31)) * -7723592293110705685
+    return (key ^ torch.bitwise_right_shift(key, 31)) * -7723592293110705685
 
 
 class Trace:

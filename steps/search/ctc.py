@@ -100,7 +100,7 @@ def _step(state: _Beams, frame: Tensor, blank: int, trace: Trace) -> tuple[_Beam
     new_blank = torch.cat([stay_blank, torch.full_like(extension.flatten(1), NEG_INF)], dim=1)
     scores, chosen = top_k(torch.logaddexp(new_blank, new_token), beam)
 
-    came_from = torch.cat([torch.where(moved, source, here), here.repeat_interleave(width, dim=1)], dim=1)
+    came_from = torch.cat([torch.where(moved, source, here), here.unsqueeze(2).expand(-1, -1, width).flatten(1)], dim=1)
     emitted = torch.cat([torch.where(moved, last, -1), tokens.repeat(1, beam)], dim=1)
     came_from, emitted = came_from.gather(1, chosen), emitted.gather(1, chosen)
     trace.append(came_from, emitted, frame.gather(1, emitted.clamp(min=0)))

@@ -197,7 +197,7 @@ class _Predictor:
 
     def first_context(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """The context before the first token, `(*shape, context)`."""
-        context = torch.full((*shape, self.decoder.context_size), -1, device=device)
+        context = torch.full((*shape, self.decoder.context_size), -1, dtype=torch.int64, device=device)
         context[..., -1] = self.decoder.blank_id
         return context
 

@@ -1,0 +1,48 @@
+"""Without a GPU: no search step brings a tensor of the CPU into one elsewhere, or looks at a value there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steps.nets.decoder import Decoder
+from steps.nets.joiner import Joiner
+from steps.search import ctc, transducer
+from steps.search.beams import Trace
+
+META = torch.device("meta")  # tensors without values: to mix it with the CPU or to read from it is an error
+
+
+@pytest.fixture
+def modules():
+    return Decoder(20, 8).to(META).eval(), Joiner(6, 8, 8, 20).to(META).eval()
+
+
+def test_prefix_beam_stays_on_the_device():
+    log_probs, trace = torch.empty(5, 3, 20, device=META), Trace()
+    state = ctc._start(log_probs, beam=4, blank=0)
+    for t in range(3):
+        state = state.head(5 - t)
+        state, total = ctc._step(state, log_probs[: 5 - t, t], 0, trace)
+    assert {x.device for x in (total, state.blank, state.token, state.prefixes.key, *trace.steps[-1])} == {META}
+    assert total.shape == (3, 4)
+
+
+@torch.inference_mode()
+def test_modified_beam_stays_on_the_device(modules):
+    decoder, joiner = modules
+    trace, state = Trace(), transducer._start(transducer._Predictor(decoder, joiner), 5, 4, META)
+    for t in range(3):
+        state = state.head(5 - t)
+        encoder_out = torch.empty(5 - t, 4, 8, device=META)
+        state = transducer._step(state, transducer._log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace)
+    assert {x.device for x in (state.scores, state.context, state.decoder_out, *trace.steps[-1])} == {META}
+    assert state.decoder_out.shape == (3, 4, 8)
+
+
+@torch.inference_mode()
+def test_greedy_stays_on_the_device(modules):
+    state = transducer._Greedy.start(*modules, torch.empty(5, 7, 6, device=META), torch.tensor([7, 6, 5, 4, 3]))
+    for step in range(3):
+        state.step(5 - step, max_symbols=2, blank_penalty=0.0)
+    assert {x.device for x in (state.score, state.frame, state.context, state.decoder_out, *state.trace[-1])} == {META}
