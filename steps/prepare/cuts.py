@@ -25,17 +25,22 @@ class Cuts(Sequence):
     """
 
     def __init__(self, rows: Iterable[dict], features: FeatureConfig | None = None, source: str = "cuts") -> None:
-        lines, durations, frames, names = [], [], [], []
+        lines, durations, frames, names, dims = [], [], [], [], set()
         for number, row in enumerate(rows, 1):
             try:
                 durations.append(float(row["duration"]))
-                frames.append((row.get("features") or {}).get("num_frames", -1))
+                stored = row.get("features")
+                frames.append(stored["num_frames"] if stored else -1)
+                dims |= {stored["num_features"]} if stored else set()
                 names.append(row["id"])
                 if len(row["supervisions"]) != 1:
                     raise KeyError("one supervision")
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise UserError(f"{source}, entry {number}: not a cut of stage 2 (no {error}): run it again.") from None
             lines.append(json.dumps(row, ensure_ascii=False).encode())
+        if len(dims) > 1:
+            raise UserError(f"{source}: features of {sorted(dims)} values a frame in one file: run stage 2 again.")
+        self._dims = dims
         self.source, self.ids, self._features = source, names, features
         self.durations = np.asarray(durations, dtype=np.float64)
         self.frames = np.asarray(frames, dtype=np.int64)
@@ -81,6 +86,11 @@ class Cuts(Sequence):
         if self._features is None:
             raise UserError(f"{self.source}: no features.yaml beside it or above: run stage 2 (features) again.")
         return self._features
+
+    @property
+    def feature_dim(self) -> int:
+        """Values a frame, of stored features or as they will be computed."""
+        return next(iter(self._dims)) if self._dims else self.config.feature_dim
 
     @property
     def stored(self) -> bool:

@@ -230,6 +230,10 @@ class Loader:
     def __len__(self) -> int:
         return max(0, len(self.batches) - self.start_batch)
 
+    def worst_batch(self) -> Batch:
+        """The batch that needs most memory in any epoch, for a probe before the first step."""
+        return self.batches.make(self.plan.worst_batch(), 0)
+
     def __iter__(self) -> Iterator[Batch]:
         loader = DataLoader(
             self.batches,
@@ -237,6 +241,7 @@ class Loader:
             sampler=range(self.start_batch, len(self.batches)),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every pass would draw from torch's own, and a resumed run differ
             worker_init_fn=_start_worker if self.workers else None,
         )
         for batch in loader:
@@ -279,14 +284,15 @@ def make_loader(
 
 
 def feasible(
-    cuts: Cuts, heads: dict[str, HeadTarget], output_lens: Callable[[Tensor], Tensor]
+    cuts: Cuts, heads: dict[str, HeadTarget], output_lens: Callable[[Tensor], Tensor], fastest: float = 1.0
 ) -> tuple[list[int], list[dict]]:
     """(indices of cuts that can be trained on, rows {"id", "reason", "detail"} of those that cannot).
 
     `output_lens` maps feature lengths (cuts,) to encoder lengths. CTC needs a frame a token and one more between
-    equal neighbours (Graves et al. 2006); the pruned transducer's lattice needs a frame a token.
+    equal neighbours (Graves et al. 2006); the pruned transducer's lattice needs a frame a token. `fastest` is the
+    largest speed factor of on-the-fly augmentation.
     """
-    lens = output_lens(torch.from_numpy(cuts.num_frames)).tolist()
+    lens = output_lens(torch.from_numpy((cuts.num_frames / fastest).astype(np.int64))).tolist()
     keep, drop = [], []
     for index, cut in enumerate(cuts):
         tokens = {name: encode_target(cut.supervisions[0], head) for name, head in heads.items()}

@@ -104,6 +104,28 @@ def test_training_augments_and_evaluation_does_not(cuts):
             assert torch.equal(row[:length], plain[id][:length])
 
 
+def test_reading_leaves_torchs_generator_alone(cuts):
+    state = torch.get_rng_state()
+    for workers in (0, 1):
+        list(make_loader(cuts, HEADS, SMALL.model_copy(update={"workers": workers})))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_worst_batch_is_as_large_as_any(cuts):
+    loader = make_loader(cuts, HEADS, SMALL)
+    assert loader.worst_batch().frames >= 0.97 * max(
+        b.frames for e in range(3) for b in make_loader(cuts, {}, SMALL, epoch=e)
+    )
+
+
+def test_mixed_feature_sizes_are_refused(cuts):
+    rows = [cuts.row(0), cuts.row(1)]
+    rows[1]["features"]["num_features"] = 40
+    with pytest.raises(UserError, match=r"\[40, 80\] values a frame"):
+        Cuts(rows)
+    assert cuts.feature_dim == 80
+
+
 def test_ranks_share_an_epoch(cuts):
     parts = [list(make_loader(cuts, HEADS, SMALL, epoch=1, rank=r, world_size=3)) for r in range(3)]
     assert len({len(part) for part in parts}) == 1
