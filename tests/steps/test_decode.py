@@ -131,6 +131,17 @@ def test_the_batch_size_changes_nothing(world, decoded, tmp_path):
         assert one == [row["hyp"] for row in read_jsonl(decoded / name / "hyp.jsonl")]
 
 
+def test_features_computed_on_the_fly(world, decoded, tmp_path):
+    from steps.prepare.features import main as prepare
+
+    options = ["--splits", "test", "storage=on_the_fly"]
+    prepare(["--manifests", str(world.root / "manifests"), "--out", str(tmp_path / "data"), *options])
+    decode(world, tmp_path, "--search", "speech:modified_beam", cuts=tmp_path / "data" / "test" / "cuts.jsonl.gz")
+    name = "test.speech.modified_beam"
+    one = [row["hyp"] for row in read_jsonl(tmp_path / name / "hyp.jsonl")]
+    assert one == [row["hyp"] for row in read_jsonl(decoded / name / "hyp.jsonl")]
+
+
 def test_bf16(world, decoded, tmp_path):
     decode(world, tmp_path, "--precision", "bf16", "--search", "ctc:greedy", "speech:modified_beam")
     about = read_json(tmp_path / "test.ctc.greedy" / "decode.json")
