@@ -49,6 +49,13 @@ def main() -> int:
 
 def train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool = False) -> int:
     """Train what `config` says in `folder`; the exit status."""
+    try:
+        return _train(config, folder, world, restart)
+    finally:
+        folder.unlock()
+
+
+def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool) -> int:
     device = choose_device(config.device, world.local_rank)
     check_precision(config.precision, device)
     config, tokenizers = prepare(config, folder, world, restart)

@@ -36,11 +36,14 @@ class TrainFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                f"Another process is training in {self.path}: wait for it, or give another --out."
-            ) from None
+            raise UserError(f"Another process trains in {self.path}: wait for it, or give another --out.") from None
         for left in self.path.glob(".tmp-*"):
             left.unlink(missing_ok=True)
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
 
     def clear(self) -> None:
         """Delete what an earlier training wrote here."""

@@ -30,6 +30,11 @@ class Session:
 
     def resume(self, state: dict, source) -> None:
         """Go on from a state; `UserError` when the data or the model are others."""
+        if state["progress"]["epoch"] > self.config.epochs:
+            raise UserError(
+                f"epochs={self.config.epochs}, but in {source} {state['progress']['epoch']} epochs are done: "
+                "give as many or more, or --restart to begin again."
+            )
         if state["data"] != self.batches.fingerprint():
             raise UserError(
                 f"{source} was trained on other utterances than {self.config.data.train} now holds: "
