@@ -71,32 +71,35 @@ class Balancer(nn.Module):
         factor = self.gain / ((slope * std).square() + centre * centre + TINY).sqrt()
         return slope * factor, (centre - slope * mean) * factor
 
-    def forward(self, x: Tensor, channel_dim: int = -1) -> Tensor:
-        """`x`, any shape with its channels in `channel_dim`, unchanged."""
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (..., channels) unchanged."""
         if not (x.requires_grad and self.active()):
             return x
-        return _Balance.apply(x, self, channel_dim % x.ndim)
+        return _Balance.apply(x, *(part.to(x.dtype) for part in self.line(*mean_and_square(x))))
 
 
-def mean_and_square(x: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor]:
-    """Per-channel means of x and of x^2 in float32, each (channels,)."""
-    dims = [dim for dim in range(x.ndim) if dim != channel_dim % x.ndim]
-    x = x.float()
-    return x.mean(dims), (x * x).mean(dims)
+def sample(x: Tensor, size: int) -> Tensor:
+    """Rows of x (..., channels), (rows, channels): all or evenly spaced ones, fewer than twice `size` of them."""
+    x = x.reshape(-1, x.shape[-1])
+    return x[:: max(len(x) // size, 1)]
+
+
+def mean_and_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-channel means of x and of x^2 in float32, each (channels,), from a few thousand frames of x."""
+    x = sample(x, 4096).float()
+    return x.mean(0), x.square().mean(0)
 
 
 class _Balance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, balancer, channel_dim):
-        slope, offset = balancer.line(*mean_and_square(x, channel_dim))
-        shape = [-1 if dim == channel_dim else 1 for dim in range(x.ndim)]
-        ctx.save_for_backward(x, slope.view(shape).to(x.dtype), offset.view(shape).to(x.dtype))
+    def forward(ctx, x, slope, offset):
+        ctx.save_for_backward(x, slope, offset)
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, grad):
         x, slope, offset = ctx.saved_tensors
-        return torch.addcmul(grad, grad.abs(), torch.addcmul(offset, x, slope)), None, None
+        return torch.addcmul(offset, x, slope).mul_(grad.abs()).add_(grad), None, None
 
 
 class Whiten(nn.Module):
@@ -129,19 +132,20 @@ class _Whiten(torch.autograd.Function):
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
         limit, gain, groups = ctx.config
-        x = x.float() if x.dtype == torch.float16 else x  # sums over frames overflow float16
-        centred = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
-        centred = centred - centred.mean(1, keepdim=True)
-        covariance = torch.matmul(centred.transpose(1, 2), centred).float()  # (group, channel, channel)
-        size = covariance.shape[-1] * groups
+        width = x.shape[-1] // groups
+        few = sample(x, 4096).float()
+        means = few.mean(0)
+        few = (few - means).view(len(few), groups, width).transpose(0, 1)
+        covariance = torch.matmul(few.transpose(1, 2), few)  # (group, channel, channel)
+        size = width * groups
         mean = covariance.diagonal(dim1=1, dim2=2).sum() / size
         metric = covariance.square().sum() / size / (mean * mean + TINY)
         if not metric.is_cuda and metric < limit:
             return grad, None, None, None
         # d metric / d x, up to a factor that the scaling to the gradient's norm removes anyway
-        eye = torch.eye(covariance.shape[-1], device=x.device)
-        direction = torch.matmul(centred, (covariance / (mean + TINY) - metric * eye).to(x.dtype))
-        direction = direction.transpose(0, 1).reshape(x.shape)
+        pull = (covariance / (mean + TINY) - metric * torch.eye(width, device=x.device)).to(x.dtype)
+        centred = (x - means.to(x.dtype)).reshape(-1, groups, width).transpose(0, 1)
+        direction = torch.matmul(centred, pull).transpose(0, 1).reshape(x.shape)
         scale = gain * grad.float().norm() / (direction.float().norm() + TINY)
         scale = torch.where(metric < limit, torch.zeros_like(scale), scale)  # on a GPU: no waiting for the metric
         return grad + (direction * scale.to(direction.dtype)).to(grad.dtype), None, None, None

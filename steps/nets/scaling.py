@@ -15,34 +15,52 @@ from steps.nets.regularizers import limit
 from steps.nets.schedule import FloatLike, Schedule
 
 SWOOSH = {"l": (4.0, 0.035), "r": (1.0, 0.313261687)}  # kind: (shift, constant)
+PIECE = 1 << 17  # elements of a piece that stays in a CPU core's cache through several operations
 
 
-def swoosh_value(x: Tensor, kind: str) -> Tensor:
-    """log(1 + exp(x - shift)) - 0.08 x - constant; no gradient of its own."""
+def _swoosh_piece(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     shift, constant = SWOOSH[kind]
-    z = x - shift
-    return F.softplus(z).add_(z, alpha=-0.08).sub_(constant + 0.08 * shift)
+    z = (x if x.dtype == torch.float64 else x.float()) - shift
+    value = z.clamp(min=-80.0)
+    slope = torch.sigmoid(value)
+    value.sub_(torch.log(slope))  # log(1 + exp(z)) = z - log(sigmoid(z)): both results from one exponential
+    return value.add_(z, alpha=-0.08).sub_(constant + 0.08 * shift), slope.sub_(0.08)
 
 
-def swoosh_slope(x: Tensor, kind: str) -> Tensor:
-    """The derivative of `swoosh_value`."""
-    return torch.sigmoid(x - SWOOSH[kind][0]).sub_(0.08)
+def swoosh(x: Tensor, kind: str, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """log(1 + exp(x - shift)) - 0.08 x - constant, and its derivative; for `kind` "l" or "r".
+
+    x (batch, ..., channels); both results are multiplied by `mask` (batch, 1, channels) if there is one.
+    """
+    if x.is_cuda:
+        value, slope = (part.to(x.dtype) for part in _swoosh_piece(x, kind))
+        return (value, slope) if mask is None else (value * mask, slope * mask)
+    x = x.contiguous()
+    value, slope = torch.empty_like(x), torch.empty_like(x)
+    groups = zip(
+        *(part.view(1 if mask is None else len(x), -1, x.shape[-1]) for part in (x, value, slope)), strict=True
+    )
+    for n, group in enumerate(groups):
+        for part, *results in zip(*(each.split(max(PIECE // x.shape[-1], 1)) for each in group), strict=True):
+            for result, piece in zip(results, _swoosh_piece(part, kind), strict=True):
+                torch.mul(piece, mask[n], out=result) if mask is not None else result.copy_(piece)
+    return value, slope
 
 
 class _Swoosh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, kind):
-        ctx.save_for_backward(x)
-        ctx.kind = kind
-        return swoosh_value(x, kind)
+        value, slope = swoosh(x, kind)
+        ctx.save_for_backward(slope)
+        return value
 
     @staticmethod
     def backward(ctx, grad):
-        return swoosh_slope(ctx.saved_tensors[0], ctx.kind).mul_(grad), None
+        return grad * ctx.saved_tensors[0], None
 
 
 class Swoosh(nn.Module):
-    """SwooshL (kind "l") or SwooshR (kind "r")."""
+    """SwooshL (kind "l") or SwooshR (kind "r"): log(1 + exp(x - shift)) - 0.08 x - constant."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -50,7 +68,7 @@ class Swoosh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        return _Swoosh.apply(x, self.kind) if x.requires_grad else swoosh_value(x, self.kind)
+        return _Swoosh.apply(x, self.kind)
 
 
 def dropout_mask(x: Tensor, rate: FloatLike, shape: tuple[int, ...]) -> Tensor | None:
@@ -96,25 +114,25 @@ class Linear(nn.Linear):
 class _SwooshLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mask, kind):
-        ctx.save_for_backward(x, weight, mask)
-        ctx.kind = kind
-        y = swoosh_value(x, kind)
-        return F.linear(y if mask is None else y.mul_(mask), weight, bias)
+        value, slope = swoosh(x, kind, mask)
+        ctx.save_for_backward(value, slope, weight)
+        return F.linear(value, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight, mask = ctx.saved_tensors
-        y, slope = swoosh_value(x, ctx.kind), swoosh_slope(x, ctx.kind)
-        if mask is not None:
-            y.mul_(mask)
-            slope.mul_(mask)
+        value, slope, weight = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        grad_weight = rows.t() @ y.reshape(-1, y.shape[-1])
-        return slope.mul_(grad @ weight), grad_weight, rows.sum(0), None, None
+        grad_weight = rows.t() @ value.view(-1, value.shape[-1])
+        return torch.matmul(grad, weight).mul_(slope), grad_weight, rows.sum(0), None, None
+
+
+def swoosh_linear(x: Tensor, weight: Tensor, bias: Tensor, kind: str, mask: Tensor | None = None) -> Tensor:
+    """A linear layer after Swoosh and a dropout mask (batch, 1, inputs); x (batch, ..., inputs)."""
+    return _SwooshLinear.apply(x, weight.to(x.dtype), bias.to(x.dtype), mask, kind)
 
 
 class SwooshLinear(Linear):
-    """Swoosh, dropout with a mask shared over time, and a linear layer; keeps only its input for the backward pass."""
+    """Swoosh, dropout with a mask shared over time, and a linear layer."""
 
     def __init__(self, inputs: int, outputs: int, kind: str, dropout: FloatLike, scale: float) -> None:
         super().__init__(inputs, outputs, scale=scale)
@@ -123,7 +141,7 @@ class SwooshLinear(Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, inputs) to (batch, time, outputs)."""
         mask = dropout_mask(x, self.dropout, (x.shape[0], 1, x.shape[2])) if self.training else None
-        return _SwooshLinear.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype), mask, self.kind)
+        return swoosh_linear(x, self.weight, self.bias, self.kind, mask)
 
 
 class _BiasNorm(torch.autograd.Function):
