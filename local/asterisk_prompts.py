@@ -39,6 +39,22 @@ FILED_UNDER = {
 SPOKEN = ("(ne m'appelez plus, jamais)", "(статус)", "(IAX)")
 # Files that do not say their line (found with a recogniser): what they say. French eightieth is a slip of the list.
 CORRECTED = {
+    "es": {
+        "dir-intro": "Bienvenido al directorio. Por favor marque las tres primeras letras del apellido de la persona "
+        "que usted busca en su teclado. Use el número 7 para la Q y el número 9 para la Z.",
+        "followme/options": "Presione 1 para aceptar la llamada o presione 2 para rechazarla.",
+        "letters/exclaimation-point": "punto de exclamación",
+        "vm-instructions": "Presione el número 1 para escuchar sus mensajes. Presione la tecla de número para "
+        "terminar en cualquier momento.",
+        "vm-invalid-password": "La contraseña no cumple los requisitos mínimos para este correo de voz.",
+        "vm-mismatch": "Las contraseñas que usted tecleó no coinciden.",
+        "vm-nomore": "No hay más mensajes.",
+        "vm-options": "Marque 1 para grabar sus mensajes que en este momento no está libre. Marque 2 para grabar su "
+        "mensaje de ocupado. Marque 3 para grabar su nombre. Presione 4 para la configuración del saludo temporal. "
+        "Marque 5 para cambiar su contraseña. Marque el asterisco para volver a las opciones principales.",
+        "vm-record-prepend": "Presione 4 para la configuración del saludo temporal. Al escuchar el tono, por favor "
+        "grabe la introducción para el mensaje re-enviado. Al terminar, presione el signo de gato.",
+    },
     "fr": {
         "digits/h-80": "quatre-vingtième",
         "vm-mismatch": "Les mots de passe que vous avez entrés ne correspondent pas.",
@@ -52,6 +68,13 @@ CORRECTED = {
 # Italian letters that became question marks; a question mark between blanks was the verb è.
 _ITALIAN = [(r"\bsar\?", "sarà"), (r"\bpu\?", "può"), (r"\bcos\?", "così"), (r"\bpi\?", "più"), (r" \?(?= \w)", " è")]
 _ITALIAN = [(re.compile(pattern), repair) for pattern, repair in _ITALIAN]
+# "Marque 1 para ..., 2 para ... o 3 para ..." is spoken "marque el número 1 para ..., número 2 ... o número 3 ...".
+_SPANISH = [
+    (r"(?<=, )([1-9]) (?=para|o [1-9] para)", r"número \1 "),
+    (r"(?<!\d )\b[ou] ([1-9]) (?=para)", r"o número \1 "),
+    (r"\b([Mm]arque) ([1-9])\b", r"\1 el número \2"),
+]
+_SPANISH = [(re.compile(pattern), spoken) for pattern, spoken in _SPANISH]
 _LINE = re.compile(r"([\w/-]+):(.*)")
 _INNER_PROMPT = re.compile(r"(?:^|(?<=[\s.]))(\w[\w/]*-[\w-]+): ")
 
@@ -106,6 +129,9 @@ def repair(prompt: str, text: str, language: str, prompts: set[str]) -> str:
     if language == "it":
         for pattern, letters in _ITALIAN:
             text = pattern.sub(letters, text)
+    if language == "es" and re.search(r"\b[Mm]arque [1-9]\b", text):
+        for pattern, spoken in _SPANISH:
+            text = pattern.sub(spoken, text)
     for remark in SPOKEN:
         text = text.replace(remark, remark[1:-1])
     text = re.sub(r"\d{4,}", lambda number: " ".join(number[0]), text)  # extensions and passwords

@@ -51,6 +51,7 @@ _WORDS = {
 _PHRASES = {
     "es": [
         (r"\besta (?!persona\b|conferencia\b|grabación\b|demostración\b|prueba\b|vez\b|es\b)", "está "),
+        (r"\bmudo mudo\b", "modo mudo"),
         (r"\bno se quien\b", "no sé quién"),
         (r"\b(a|en) que carpeta\b", r"\1 qué carpeta"),
     ],

@@ -98,6 +98,13 @@ def test_lines_run_together_and_lost_letters():
     assert repair("conf-full", "La conferenza ? piena.", "it", prompts) == "La conferenza è piena."
     assert repair("conf-full", "non pu? essere cos? pi? tardi", "it", prompts) == "non può essere così più tardi"
     assert repair("conf-full", "Casella di posta?", "it", prompts) == "Casella di posta?"
+    menu = "Marque 1 para oír, 2 para borrar, 4 o 6 para subir, o 3 para salir."
+    spoken = "Marque el número 1 para oír, número 2 para borrar, número 4 o 6 para subir, o número 3 para salir."
+    assert repair("vm-opts", menu, "es", prompts) == spoken
+    assert (
+        repair("vm-opts", "Presione 1 para oír, 2 para borrar.", "es", prompts) == "Presione 1 para oír, 2 para borrar."
+    )
+    assert repair("vm-opts", "marque 500 ahora", "es", prompts) == "marque 500 ahora"
     menu = "au menu poli (ne m'appelez plus, jamais), 4"
     assert repair("priv-callee-options", menu, "fr", prompts) == "au menu poli ne m'appelez plus, jamais, 4"
     assert repair("demo-instruct", "extension 1234, dial 500", "en", prompts) == "extension 1 2 3 4, dial 500"
