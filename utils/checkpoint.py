@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,47 @@ FORMAT = 1
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists and dicts of these) to `path` atomically, marked with the format.
 
-    Errors: OSError, also where torch reports a full disk as something else.
+    Errors: OSError, of a full disk for instance; what was at `path` before is then still there.
     """
     with atomic_path(path) as temporary:
-        try:
-            torch.save({"format": FORMAT, **state}, temporary)
-        except RuntimeError as error:
-            raise OSError(_why_unwritten(temporary.parent), str(error), str(path)) from error
+        sink = _Sink(temporary)
+        torch.save({"format": FORMAT, **state}, sink)
+        sink.close()
+        if sink.error is not None:
+            raise OSError(sink.error.errno, sink.error.strerror, str(path))
 
 
-def _why_unwritten(folder: Path) -> int:
-    # torch's zip writer reports every failed write as a RuntimeError; find out what the system says
-    probe = folder / f".tmp-{os.getpid()}-probe"
-    try:
-        with open(probe, "wb") as out:
-            out.write(bytes(1 << 20))
-            out.flush()
-            os.fsync(out.fileno())
-        return errno.ENOSPC if os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize < 1 << 28 else errno.EIO
-    except OSError as error:
-        return error.errno or errno.EIO
-    finally:
-        probe.unlink(missing_ok=True)
+class _Sink:
+    """A file for torch.save that keeps the first error and then takes everything.
+
+    torch's own writer reports a full disk without the reason, and that of torch 1.13 ends the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, "wb")  # noqa: SIM115 - closed by close()
+        self.error: OSError | None = None
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.error is None:
+            try:
+                action()
+            except OSError as error:
+                self.error = error
+
+    def write(self, data: bytes) -> int:
+        """Write unless something failed before."""
+        self._try(lambda: self.file.write(data))
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Give the system what is still in this process."""
+        self._try(self.file.flush)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        with contextlib.suppress(OSError):  # of what could not be flushed
+            self.file.close()
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -52,8 +52,8 @@ class World:
         """`model` with its gradients averaged over all processes after each backward pass."""
         if self.size == 1:
             return model
-        # a batch may lack a head's target altogether, so a head may go unused
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+        # models give every parameter a gradient, zero where a batch has no use for it; there are no buffers to share
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def close(self) -> None:
         """Leave the group."""

@@ -29,7 +29,7 @@ class SpeechBatches:
         self.encoder = model.encoder
         self.heads = {name: _target(head, tokenizers[name]) for name, head in config.heads.items()}
         self.cuts, self.dropped = self._usable(config.data.train)
-        self.valid_cuts = None
+        self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:
             self.valid_cuts, self.valid_dropped = self._usable(config.data.valid)
         self.hours = float(self.cuts.durations.sum()) / 3600

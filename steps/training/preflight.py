@@ -27,6 +27,8 @@ def describe(model: Model, batches: SpeechBatches, config: TrainConfig, ledger: 
         f"data: {batches.hours:.2f} hours, {len(batches.cuts)} utterances, {batches.count(0)} batches an epoch"
         f" on each of {batches.world.size} process(es), {config.accumulate} a step"
     )
+    if batches.valid_dropped:
+        ledger.say(f"validation leaves out {len(batches.valid_dropped)} utterances that cannot be aligned")
     if batches.dropped:
         file = ledger.folder / "log" / "dropped.jsonl"
         if batches.world.main:

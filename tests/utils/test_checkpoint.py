@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 
 import pytest
 import torch
 from torch import nn
 
-from utils import checkpoint
 from utils.checkpoint import average_states, fit_state, link_or_copy, load_checkpoint, own_tensors, save_checkpoint
 from utils.errors import UserError
 
@@ -27,19 +28,24 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.fixture
+def room():
+    """A function that limits how large a file may grow, in bytes, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("size", [0, 3000, 100_000])
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, room, size):
     path = tmp_path / "a.pt"
     save_checkpoint(path, {"n": 1})
-
-    def full(state, file):
-        file.write_bytes(b"half")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-    monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(checkpoint, "_why_unwritten", lambda folder: errno.ENOSPC)
+    room(size)
     with pytest.raises(OSError) as caught:
-        save_checkpoint(path, {"n": 2})
-    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(path)
+        save_checkpoint(path, {"n": 2, "model": nn.Linear(300, 300).state_dict()})
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
     assert load_checkpoint(path)["n"] == 1 and os.listdir(tmp_path) == ["a.pt"]
 
 
