@@ -47,7 +47,7 @@ dragoman_environment() {
       "$python" -m utils.recipe --script "$PWD/${0##*/}" --typed "$0" --answer -- "$@"
       case $? in 0) ;; 100) exit 0 ;; *) exit 2 ;; esac
     fi
-    "$python" "$DRAGOMAN_ROOT/utils/install.py" --venv "$folder" || return 1
+    "$python" "$DRAGOMAN_ROOT/utils/install.py" --venv "$folder" || return $?
   fi
   export VIRTUAL_ENV=$folder
   case ":$PATH:" in
@@ -61,5 +61,6 @@ if dragoman_environment "$@"; then
   # shellcheck source=utils/stages.sh
   . "$DRAGOMAN_ROOT/utils/stages.sh"
 else
-  case $- in *i*) ;; *) exit 1 ;; esac
+  dragoman_status=$?
+  case $- in *i*) ;; *) exit "$dragoman_status" ;; esac
 fi

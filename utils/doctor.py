@@ -49,7 +49,7 @@ def check_imports() -> str:
         try:
             importlib.import_module(module)
         except Exception as error:
-            raise RuntimeError(f"{module}: {error}; remove {sys.prefix} and `. path.sh` makes it anew") from error
+            raise RuntimeError(f"{module}: {error}") from error
     return f"{len(MODULES)} packages import"
 
 
@@ -205,7 +205,8 @@ def main() -> int:
     low = [text for text, is_low in (("disk (< 5 GB)", free < 5), ("memory (< 8 GiB)", memory_gb() < 8)) if is_low]
     if low:
         report.line("note", "low", " and ".join(low) + ": the Asterisk recipes want more")
-    print("\n" + (f"{report.broken} broken" if report.broken else "all that is there works"))
+    mend = f"{report.broken} broken: remove {sys.prefix}, and `. path.sh` makes it anew"
+    print("\n" + (mend if report.broken else "all that is there works"))
     return 1 if report.broken else 0
 
 

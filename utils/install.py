@@ -118,7 +118,7 @@ def pip(venv: Path, lock: int, *arguments: str) -> None:
         return
     text = "\n".join(errors)
     if "No space left" in text:
-        raise Failed(f"no space left on device for {venv}: free some")
+        raise Failed(f"no space left on device for {venv}: free some space")
     why = errors[0][:300] if errors else f"pip ended with status {process.returncode}"
     raise (Unavailable if UNAVAILABLE.search(text) else Failed)(f"{why} (log: {venv / 'install.log'})")
 
@@ -232,13 +232,14 @@ def install(venv: Path, lock: int) -> None:
             make(venv, python, profile)
             fill(venv, profile, k2, lock)
         except Unavailable as error:
-            say(f"{profile}: cannot be had: {error}")
+            if not (asked or kept):
+                say(f"{profile}: cannot be had: {error}")
             reasons.append(str(error))
             continue
         done = {"profile": profile, "python": python.version, "state": "ready", "files": digests(profile)}
         write_mark(venv, {**done, "k2": k2.url if k2 else None})
         return
-    raise Failed(f"the profile{'' if len(reasons) == 1 else 's'} cannot be had (reasons above)")
+    raise Failed(f"{asked or kept}: {reasons[0]}" if asked or kept else "no profile can be had (reasons above)")
 
 
 def take_lock(venv: Path) -> int:
@@ -288,7 +289,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except Failed as error:
-        print(f"error: {error}; then give the same command again.", file=sys.stderr)
+        print(f"error: {error}; mend that and give the same command again.", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         print(
