@@ -3,8 +3,8 @@
 Source: Yao et al., "Zipformer: A faster and better encoder for automatic speech recognition" (ICLR 2024), section 3.5
 and appendix; the constants and the order of operations are those of icefall's `zipformer/optim.py`, to which the tests
 compare trajectories. Differences: parameters of one shape live in one tensor (nothing is stacked or copied back), the
-clipping threshold stays on the device (no host synchronisation at all), and a step with a non-finite gradient changes
-no parameter (icefall applies the momentum of the steps before, and before step 10 the non-finite gradient itself).
+clipping threshold stays on an accelerator (no host synchronisation at all), and a step with a non-finite gradient
+changes no parameter (icefall applies the momentum, and before step 10 the non-finite gradient itself).
 """
 
 from __future__ import annotations
@@ -88,10 +88,12 @@ class ScaledAdam(Optimizer):
         super().__init__(params, defaults)
         self.stacks = [_stacks(group["params"]) for group in self.param_groups]
         self.norm = self.clip = self.finite = None
+        # reading a number is free on a CPU and makes the accelerator wait elsewhere
+        self.read = all(p.device.type == "cpu" for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
-        """One update from the parameters' `.grad`; skipped, on the device, where the gradient norm is not finite."""
+        """One update from the parameters' `.grad`; skipped where the gradient norm is not finite."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure: it never evaluates the model again.")
         work, square = [], None
@@ -108,6 +110,8 @@ class ScaledAdam(Optimizer):
             work.append((group, stacks, grads, norm, state))
         self.norm = square.sqrt()
         self.finite = torch.isfinite(self.norm)
+        if self.read and not self.finite:
+            return
         for group, stacks, grads, norm, state in work:
             self.clip = self._clip(group, state, norm)
             for stack, grad in zip(stacks, grads, strict=True):
@@ -154,46 +158,53 @@ class ScaledAdam(Optimizer):
 
     def _update(self, group: dict, stack: _Stack, grad: Tensor, step: int) -> None:
         state, (beta1, beta2) = self.state[stack.params[0]], group["betas"]
-        keep1, keep2, one = self._gates(beta1, beta2, grad.dtype)
-        grad = torch.where(self.finite, grad, 0.0).mul_(self.clip)
-        if not stack.scalar:
-            state["scale_grads"][step % group["size_update_period"]] = (stack.value * grad).sum(
-                stack.dims, keepdim=True
-            )
-        square = state["exp_avg_sq"].mul_(keep2).addcmul_(grad, grad, value=1 - beta2)
+        factor, keep1, keep2 = 1.0, beta1, beta2
+        if self.read:
+            factor = float(self.clip)
+        else:  # a skipped step has no gradient and leaves the moments as they are
+            grad = torch.where(self.finite, grad * self.clip, 0.0)
+            keep1, keep2 = (torch.where(self.finite, beta, 1.0).to(grad.dtype) for beta in group["betas"])
+        square = state["exp_avg_sq"].mul_(keep2).addcmul_(grad, grad, value=(1 - beta2) * factor**2)
         correction = 1 - beta2 ** (step + 1)
-        spread = (square * (1.0 / correction)).sqrt_() if correction < 0.99 else square.sqrt()
-        lr = group["lr"] * (group["scalar_lr_scale"] if stack.scalar else 1.0)
-        delta = grad.mul_(-lr).div_(spread.add_(group["eps"]))
+        correction = correction if correction < 0.99 else 1.0
+        # delta = -lr * size * gradient / (sqrt(square / correction) + eps), with the size inside of the denominator
+        lr, size, change = group["lr"] * group["scalar_lr_scale"], None, None
         if not stack.scalar:
-            self._scale(group, stack, state, delta, step)
-        state["delta"].mul_(keep1).add_(delta, alpha=1 - beta1)
-        stack.value.addcmul_(state["delta"], one)
+            lr = group["lr"]
+            size, change = self._sizes(group, stack, state, grad, factor, step)
+        spread = (square * (1 / correction if size is None else 1 / (correction * size * size))).sqrt_()
+        spread.add_(group["eps"] if size is None else group["eps"] / size)
+        delta = state["delta"].mul_(keep1).addcdiv_(grad, spread, value=-lr * factor * (1 - beta1))
+        if change is not None:
+            delta.addcmul_(stack.value, change * (1 - beta1))
+        if self.read:
+            stack.value.add_(delta)
+        else:
+            stack.value.addcmul_(delta, self.finite.to(delta.dtype))
         if stack.scalar:
             stack.value.clamp_(-group["scalar_max"], group["scalar_max"])
 
-    def _gates(self, beta1: float, beta2: float, dtype: torch.dtype) -> list[Tensor]:
-        """Decay of the momentum, of the variance, and the share of the step to take: in a skipped step 1, 1, 0."""
-        pairs = ((beta1, 1.0), (beta2, 1.0), (1.0, 0.0))
-        return [torch.where(self.finite, taken, skipped).to(dtype) for taken, skipped in pairs]
-
-    def _scale(self, group: dict, stack: _Stack, state: dict, delta: Tensor, step: int) -> None:
-        """Make `delta` relative to the parameters' sizes and, once a period, add the learned change of the sizes."""
+    def _sizes(
+        self, group: dict, stack: _Stack, state: dict, grad: Tensor, factor: float, step: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The parameters' sizes (count, 1, ...) and, once a period, the relative change of these that is learned."""
         period, rms = group["size_update_period"], state["param_rms"]
+        products = torch.bmm(stack.value.flatten(1).unsqueeze(1), grad.flatten(1).unsqueeze(2))
+        state["scale_grads"][step % period] = products.view_as(rms) * factor
         due = step % period == period - 1
         if due:
             rms.copy_(stack.rms())
-        delta.mul_(rms.clamp(min=group["param_min_rms"]))
-        if due and step > 0:
-            beta = group["betas"][1] ** period
-            average = state["scale_exp_avg_sq"]
-            average.mul_(beta).add_(state["scale_grads"].square().mean(dim=0), alpha=1 - beta)
-            correction = (1 - beta ** ((step + 1) // period)) ** 0.5
-            change = state["scale_grads"].sum(dim=0) * (-group["lr"] * group["scalar_lr_scale"] * correction)
-            change = change / (average.sqrt() + group["eps"])
-            change.masked_fill_(rms < group["param_min_rms"], 0.0).clamp_(-0.1, 0.1)
-            change = torch.minimum(change, (group["param_max_rms"] - rms) / rms)
-            delta.addcmul_(stack.value, change)
+        size = rms.clamp(min=group["param_min_rms"])
+        if not due or step == 0:
+            return size, None
+        beta = group["betas"][1] ** period
+        average = state["scale_exp_avg_sq"]
+        average.mul_(beta).add_(state["scale_grads"].square().mean(dim=0), alpha=1 - beta)
+        correction = (1 - beta ** ((step + 1) // period)) ** 0.5
+        change = state["scale_grads"].sum(dim=0) * (-group["lr"] * group["scalar_lr_scale"] * correction)
+        change = change / (average.sqrt() + group["eps"])
+        change.masked_fill_(rms < group["param_min_rms"], 0.0).clamp_(-0.1, 0.1)
+        return size, torch.minimum(change, (group["param_max_rms"] - rms) / rms)
 
 
 def _stacks(params: list[Tensor]) -> list[_Stack]:

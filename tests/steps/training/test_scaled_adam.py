@@ -43,9 +43,18 @@ def train(params, optimizer, first: int, last: int, generator) -> list[list[floa
     return rows
 
 
-def test_the_trajectory_is_icefalls():
+def make(params: list[torch.nn.Parameter], read: bool) -> ScaledAdam:
+    """`read=False`: as on a GPU, where no number is read from the device."""
+    optimizer = ScaledAdam(params, lr=0.05)
+    assert optimizer.read
+    optimizer.read = read
+    return optimizer
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_the_trajectory_is_icefalls(read):
     params = parameters()
-    rows = train(params, ScaledAdam(params, lr=0.05), 0, 130, torch.Generator().manual_seed(8))
+    rows = train(params, make(params, read), 0, 130, torch.Generator().manual_seed(8))
     kept = [rows[int(row[0])] for row in ICEFALL]
     torch.testing.assert_close(torch.tensor(kept), torch.tensor(ICEFALL), rtol=3e-6, atol=2e-6)
 
@@ -63,11 +72,12 @@ def test_a_restored_state_goes_on_exactly():
     assert train(copies, other, 13, 60, generator.set_state(start)) == expected
 
 
+@pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("step", [0, 5, 12, 23])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_step_with_a_nonfinite_gradient_changes_no_parameter_and_no_moment(step, value):
+def test_a_step_with_a_nonfinite_gradient_changes_no_parameter_and_no_moment(step, value, read):
     params = parameters()
-    optimizer = ScaledAdam(params, lr=0.05)
+    optimizer = make(params, read)
     generator = torch.Generator().manual_seed(8)
     train(params, optimizer, 0, step, generator)
     before = [p.detach().clone() for p in params]
