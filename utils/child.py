@@ -20,6 +20,11 @@ PROGRESS = 60.0  # seconds between two states of a progress bar in the log
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Log:
     """Copies a command's output to its log by lines, of a progress bar (\\r) only the last state of every minute."""
 
@@ -29,6 +34,13 @@ class Log:
         self.shown = time.monotonic()
 
     def write(self, data: bytes) -> None:
+        try:
+            self.add(data)
+        except OSError as error:
+            error.filename = error.filename or self.file.name  # a full disk has no name of its own
+            raise
+
+    def add(self, data: bytes) -> None:
         *lines, self.line = (self.line + data.replace(b"\r\n", b"\n")).split(b"\n")
         for line in lines:
             self.file.write(self.last_state(line) + b"\n")
@@ -49,11 +61,13 @@ class Log:
 
 
 class Screen:
-    """The terminal's copy: everything on a terminal, whole lines without progress bars elsewhere (a file, CI)."""
+    """The terminal's copy: everything on a terminal, whole lines without progress bars elsewhere (a file, CI), and
+    whole lines that begin with `label` where several commands share the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
         self.out = sys.stdout.buffer
-        self.terminal = sys.stdout.isatty()
+        self.label = label.encode()
+        self.terminal = sys.stdout.isatty() and not label
         self.line = b""
         self.silent = False
 
@@ -62,7 +76,7 @@ class Screen:
             return
         if not self.terminal:
             *lines, self.line = (self.line + data.replace(b"\r\n", b"\n")).split(b"\n")
-            data = b"".join(Log.last_state(line) + b"\n" for line in lines)
+            data = b"".join(self.label + Log.last_state(line) + b"\n" for line in lines)
             self.line = b"\r".join(self.line.split(b"\r")[-2:])
         try:
             self.out.write(data)
@@ -89,13 +103,16 @@ def die_with(parent: int):
 class Child:
     """The running command; `wait` copies its output, `interrupted` is the signal that ended us (0: none)."""
 
-    def __init__(self, command: list[str], log: Path, append: bool, keep_open: int) -> None:
-        self.log, self.screen = Log(log, append), Screen()
+    def __init__(self, command: list[str], log: Path, append: bool, keep_open: int, beside: int = 1) -> None:
+        self.log, self.screen = Log(log, append), Screen(f"{log.stem}: " if beside > 1 else "")
         self.log.file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n".encode())
         self.interrupted = 0
         self.deadline = float("inf")
         self.parent = os.getppid()
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if beside > 1:  # they share the cores, and the shell has started us deaf to Ctrl-C
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // beside)))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self.process = subprocess.Popen(
                 command,

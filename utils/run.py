@@ -173,7 +173,8 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
     job.stamp.unlink(missing_ok=True)
     print(f"   {job.name}: log in {job.log_file}", flush=True)
     began = time.time()
-    child = Child(job.command, job.log_file, append=continued, keep_open=descriptor)
+    beside = int(os.environ.get("DRAGOMAN_BESIDE") or 1)
+    child = Child(job.command, job.log_file, append=continued, keep_open=descriptor, beside=beside)
     os.pwrite(descriptor, f"{child.process.pid:<20d}".encode(), 0)  # it leads a group of its own
     status = child.wait()
     seconds = time.time() - began

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # The words of a run.sh, sourced by path.sh:
 #   stage 1 "Manifests" && run manifests --in downloads --out data/manifests -- python -m local.corpus ...
-# A stage is true when it was asked for. `run` skips a command whose inputs and arguments have not changed since it
+# A stage is true when it was asked for; a third word is how many of its commands may run at the same time (they all end
+# before the next stage). `run` skips a command whose inputs and arguments have not changed since it
 # made its outputs; otherwise it runs it with a log, and ends the whole recipe when the command fails.
 
 DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0
 DRAGOMAN_LOG=exp/log
-dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0
+dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=()
 
 dragoman_time() {
   local s=$1
@@ -28,7 +29,23 @@ dragoman_start() {
   [ -z "$DRAGOMAN_AGAIN" ] || dragoman_since=$(sed -n 1p "$mark")
 }
 
+# Waits until at most $1 of the stage's commands run; when one failed, waits for the others and ends the recipe.
+dragoman_wait() {
+  local status=0 code
+  trap : INT # each command saves what it has, and says so
+  while [ "${#dragoman_jobs[@]}" -gt "$1" ] || { [ "$status" -ne 0 ] && [ "${#dragoman_jobs[@]}" -gt 0 ]; }; do
+    code=0
+    wait "${dragoman_jobs[0]}" || code=$?
+    if kill -0 "${dragoman_jobs[0]}" 2>/dev/null; then continue; fi # only the wait was interrupted
+    dragoman_jobs=("${dragoman_jobs[@]:1}")
+    [ "$code" -eq 0 ] || status=$code
+  done
+  trap - INT
+  [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
+}
+
 dragoman_close_stage() {
+  dragoman_wait 0
   [ -z "$dragoman_now" ] || echo "== stage $dragoman_now took $(dragoman_time $((SECONDS - dragoman_began)))"
   dragoman_now=''
 }
@@ -58,14 +75,29 @@ stage() {
     dragoman_idle=1
     return 1
   fi
-  dragoman_idle='' dragoman_now=$1 dragoman_began=$SECONDS
+  dragoman_idle='' dragoman_now=$1 dragoman_began=$SECONDS dragoman_beside=${3:-1}
+  case $dragoman_beside in '' | *[!0-9]* | 0*)
+    echo "error: '$dragoman_beside' is not how many commands may run at the same time: give a number from 1 on." >&2
+    dragoman_told=1 && exit 2
+    ;;
+  esac
   echo "== stage $1: $2"
 }
 
 run() {
   local status=0
   dragoman_idle=''
+  if [ "$dragoman_beside" -gt 1 ]; then
+    dragoman_wait $((dragoman_beside - 1))
+    dragoman_command "$@" &
+    dragoman_jobs+=("$!")
+  else
+    dragoman_command "$@" || status=$?
+    [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
+  fi
+}
+
+dragoman_command() {
   DRAGOMAN_SCRIPT=$PWD/${0##*/} DRAGOMAN_RESUME=$(dragoman_resume) DRAGOMAN_SINCE=$dragoman_since \
-    python -S -m utils.run --log "$DRAGOMAN_LOG" "$@" || status=$?
-  [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
+    DRAGOMAN_BESIDE=$dragoman_beside python -S -m utils.run --log "$DRAGOMAN_LOG" "$@"
 }

@@ -8,6 +8,10 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from utils.child import Log
+
 
 def ran(output: str) -> list[str]:
     """The names of the commands that were run and finished."""
@@ -160,6 +164,15 @@ def test_missing_command_is_one_sentence(toy):
     done = toy.run()
     assert done.returncode == 1
     assert done.stderr == "error: The command no-such-program is not installed or not on PATH.\n"
+
+
+def test_full_disk_names_the_log(tmp_path):
+    log = Log(tmp_path / "x.log", append=False)
+    log.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left") as caught:
+        log.write(b"a line\n")
+    assert caught.value.filename == "/dev/full"
+    log.file.close()
 
 
 def test_ctrl_c_ends_the_command_with_one_line_and_130(toy):

@@ -13,6 +13,7 @@ conf=conf/laptop             # conf/laptop or conf/gpu
 splits="dev test"            # what is decoded and scored
 beam=4                       # hypotheses kept by the beam searches
 jobs=2                       # processes that prepare features
+parallel=2                   # systems that are trained and decoded at the same time, sharing the cores
 . parse_options.sh
 
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
@@ -37,12 +38,12 @@ if stage 3 "Token sets"; then
     --type bpe --vocab-size 250 --out data/lang_bpe_en
 fi
 
-stage 5 "Training" && for system in $systems; do
+stage 5 "Training" "$parallel" && for system in $systems; do
   run "train-$system" --in "data/train/cuts.jsonl.gz data/lang_char data/lang_bpe_en $conf/$system.yaml" \
     --out "exp/$system/averaged.pt" -- python -m steps.train "$conf/$system.yaml" --out "exp/$system"
 done
 
-stage 6 "Decoding" && for system in $systems; do
+stage 6 "Decoding" "$parallel" && for system in $systems; do
   search="transducer:greedy transducer:modified_beam"
   [ "$system" != joint ] || search="ctc:greedy ctc:prefix_beam $search"
   run "decode-$system" --in "exp/$system/averaged.pt $cuts" --out "exp/$system/decode" -- \

@@ -1,0 +1,70 @@
+"""A stage whose commands run at the same time (its third word is how many)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+
+@pytest.fixture
+def pair(toy):
+    """The toy recipe with `--beside N` trainings at a time."""
+    script = toy.folder / "run.sh"
+    text = script.read_text("utf-8").replace('"Training" &&', '"Training" "$beside" &&')
+    script.write_text(text.replace("jobs=2 ", "beside=2   # at a time\njobs=2 "), "utf-8")
+    return toy
+
+
+# each of the two waits for the other: one after the other this never ends
+MEET = "touch met-$0; for i in $(seq 200); do [ -e met-joint ] && [ -e met-st ] && exit 0; sleep 0.05; done; exit 1"
+
+
+def test_commands_of_a_stage_run_at_the_same_time(pair):
+    done = pair.run("--work", MEET, "--stop-stage", "6")
+    assert done.returncode == 0, done.stderr
+    # decoding reads both models, so it waited for both
+    assert pair.read("exp/hyp").split() == ["joint", "st"]
+    again = pair.run("--work", MEET, "--stop-stage", "6")
+    assert again.returncode == 0 and again.stdout.count("skipped") == 5
+
+
+def test_one_at_a_time_does_not_meet(pair):
+    assert pair.run("--beside", "1", "--work", MEET.replace("200", "10")).returncode == 1
+
+
+def test_a_failure_waits_for_the_others_and_ends_the_recipe(pair):
+    done = pair.run("--work", '[ "$0" = st ] && exit 3; sleep 0.5')
+    assert done.returncode == 3
+    assert "train-st failed with status 3" in done.stderr and "to resume: bash run.sh --stage 5" in done.stderr
+    assert (pair.folder / "exp/joint/averaged.pt").exists() and not (pair.folder / "exp/hyp").exists()
+
+
+def test_cores_are_shared_and_lines_say_whose_they_are(pair):
+    done = pair.run("--work", "echo threads $OMP_NUM_THREADS", "--stop-stage", "5")
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    expected = os.environ.get("OMP_NUM_THREADS", share)
+    assert sorted(re.findall(r"^train-(\w+): threads (\d+)$", done.stdout, re.MULTILINE)) == [
+        ("joint", expected),
+        ("st", expected),
+    ]
+
+
+def test_ctrl_c_reaches_all_and_waits_for_them(pair):
+    work = "trap 'sleep 0.3; echo saved >saved-$0; exit 1' INT; touch began-$0; while :; do sleep 0.05; done"
+    process = pair.start("--work", work)
+    end = time.monotonic() + 20
+    while len(list(pair.folder.glob("began-*"))) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 130
+    assert sorted(p.name for p in pair.folder.glob("saved-*")) == ["saved-joint", "saved-st"], output
+
+
+def test_a_wrong_number_is_refused(pair):
+    done = pair.run("--beside", "0", "--stage", "5")
+    assert done.returncode == 2 and "'0' is not how many commands may run" in done.stderr
