@@ -14,10 +14,13 @@ from pydantic import BaseModel
 from utils.checkpoint import link_or_copy, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json, require
-from utils.options import load_yaml, save_config
+from utils.options import check_config, load_yaml, save_config
 
 # keys that change neither the data nor the model: a run may go on with others
-FREE = {"epochs", "log_every", "save_every_steps", "save_every_seconds", "keep_last", "valid_every", "probe", "device"}
+FREE = {
+    *("epochs", "log_every", "save_every_steps", "save_every_seconds", "keep_last", "valid_every", "probe", "device"),
+    *("max_nonfinite", "data.workers"),
+}
 OURS = ("checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
 FOLDERS = ("lang", "log", "tensorboard")
 
@@ -57,7 +60,10 @@ class TrainFolder:
         """Refuse to go on with another config than the one that the files here were made with; else save it."""
         file, values = self.path / "config.yaml", config.model_dump(mode="json")
         if file.exists():
-            changed = sorted(_changed(load_yaml(file), values))
+            old = load_yaml(file)
+            with contextlib.suppress(UserError):  # a file of an older version lacks keys that have been added since
+                old = check_config(old, type(config), str(file)).model_dump(mode="json")
+            changed = sorted(_changed(old, values))
             if changed:
                 raise UserError(
                     f"{self.path} was trained with other values of {', '.join(changed)}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from steps.training.averaging import averaged_model
@@ -103,9 +104,10 @@ class Session:
         progress = self.trainer.progress
         progress.valid = valid
         self.ledger.scalars(valid, progress.step, "valid/")
-        best = bool(valid) and (progress.best_loss is None or valid["loss"] < progress.best_loss)
+        loss = valid.get("loss", math.nan)
+        best = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
         if best:
-            progress.best_loss = valid["loss"]
+            progress.best_loss = loss
             count = self.batches.count(progress.epoch)
             progress.best_epoch = round(progress.epoch + progress.batch / count, 3)
         return best

@@ -239,6 +239,9 @@ def test_a_changed_config_is_refused_by_its_keys_and_more_epochs_are_not(finishe
     changed["encoder"]["feedforward_dim"] = 40
     with pytest.raises(UserError, match=r"other values of encoder\.feedforward_dim, optimizer\.lr: .*--restart"):
         fit(changed, out)
+    file = yaml.safe_load((out / "config.yaml").read_text())
+    del file["accumulate"]  # as if the key had been added since
+    (out / "config.yaml").write_text(yaml.safe_dump(file))
     assert fit({**settings, "epochs": 4, "log_every": 50}, out) == 0
     assert read_json(out / "train.json")["steps"] == 28 and (out / "epoch-4.pt").exists()
     with pytest.raises(UserError, match=r"epochs=3, but in .* 4 epochs are done"):
@@ -295,6 +298,13 @@ def test_validation_between_steps_and_a_decaying_average(settings, tmp_path):
     saved = load_checkpoint(tmp_path / "epoch-1.pt")["average"]
     averaged = load_checkpoint(tmp_path / "averaged.pt")["model"]
     assert saved["count"] == 4 and all(torch.equal(v.float(), averaged[k]) for k, v in saved["state"].items())
+
+
+def test_without_a_validation_set(settings, tmp_path):
+    settings["data"]["valid"] = None
+    assert fit({**settings, "epochs": 1}, tmp_path) == 0
+    about = read_json(tmp_path / "train.json")
+    assert about["valid"] == {} and about["best"]["loss"] is None and not (tmp_path / "best.pt").exists()
 
 
 @pytest.mark.parametrize(

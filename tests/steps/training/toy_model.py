@@ -25,6 +25,9 @@ class ToyBatch:
     durations: Tensor
     targets: dict = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def to(self, device) -> ToyBatch:
         return replace(self, x=self.x.to(device))
 
