@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from steps.nets.attention_kernel import RelativeAttention
 from steps.nets.regularizers import Balancer, Whiten
 from steps.nets.scaling import Linear
 from steps.nets.schedule import Schedule, chance
@@ -42,13 +43,6 @@ class RelativePositions(nn.Module):
         return nn.functional.dropout(encoding, self.dropout, self.training).to(like.dtype)
 
 
-def relative_to_absolute(scores: Tensor) -> Tensor:
-    """(..., time, 2 time - 1) by offset, contiguous -> (..., time, time) by key: a view of i, j - i + time - 1."""
-    *batch, time, width = scores.shape
-    strides = scores.stride()
-    return scores.as_strided((*batch, time, time), (*strides[:-2], width - 1, 1), scores.storage_offset() + time - 1)
-
-
 class AttentionWeights(nn.Module):
     """Attention weights from content and relative position: softmax(query key + position query position)."""
 
@@ -63,28 +57,23 @@ class AttentionWeights(nn.Module):
         self.balance_keys = Balancer(0.4, 0.6, 0.0, 100.0, prob=0.025)
         self.whiten_keys = Whiten(whiten_schedule(3.0), gain=0.025, groups=heads)
 
-    def forward(self, x: Tensor, positions: Tensor, key_bias: Tensor, mask: Tensor | None) -> Tensor:
-        """x (batch, time, dim), positions (2 time - 1, pos_dim), key_bias (batch, 1, 1, time) 0 or `MASKED`, mask
-        (time, time) 0 or `MASKED` from query to key -> weights (batch, heads, time, time) that sum to 1 over keys."""
+    def forward(self, x: Tensor, positions: Tensor, bias: Tensor | None) -> RelativeAttention:
+        """x (batch, time, dim), positions (2 time - 1, pos_dim), bias (batch, 1 or time, time) 0 or `MASKED`."""
         batch, time, _ = x.shape
         size = self.heads * self.query_head_dim
         q, k, p = self.in_proj(x).split((size, size, self.heads * self.pos_head_dim), dim=2)
         k = self.whiten_keys(self.balance_keys(k))
-        q, k, p = (part.reshape(batch, time, self.heads, -1).transpose(1, 2) for part in (q, k, p))
-        scores = torch.matmul(q, k.transpose(2, 3))
-        encoded = self.linear_pos(positions).view(2 * time - 1, self.heads, -1).permute(1, 2, 0)
+        q, k, p = (heads_first(part, self.heads) for part in (q, k, p))
+        positions = self.linear_pos(positions).view(2 * time - 1, self.heads, -1).permute(1, 2, 0)
         if self.training and chance(self.pos_skip_rate):
-            scores = scores + 0.0 * encoded.sum()  # every parameter has a gradient on every step
-        else:
-            scores = scores + relative_to_absolute(torch.matmul(p, encoded).contiguous())
-        scores = scores + (key_bias if mask is None else torch.minimum(key_bias, mask))
-        return scores.softmax(3)
+            q = q + 0.0 * (positions.sum() + p.sum())  # every parameter has a gradient on every step
+            p = None
+        return RelativeAttention(q, k, p, positions, bias)
 
 
-def constant_weights(weights: Tensor) -> Tensor:
-    """Even weights over the keys that have any."""
-    ones = (weights > 0.0).to(weights.dtype)
-    return ones / ones.sum(-1, keepdim=True)
+def heads_first(x: Tensor, heads: int) -> Tensor:
+    """(batch, time, heads * dim) -> (heads, batch, time, dim)."""
+    return x.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
 
 
 class SelfAttention(nn.Module):
@@ -97,12 +86,10 @@ class SelfAttention(nn.Module):
         self.out_proj = Linear(heads * value_head_dim, dim, scale=0.05)
         self.whiten = Whiten(whiten_schedule(7.5, ratio=3.0))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x (batch, time, dim), weights (batch, heads, time, time) -> (batch, time, dim)."""
-        batch, time, _ = x.shape
-        values = self.in_proj(x).view(batch, time, self.heads, -1).transpose(1, 2)
-        values = torch.matmul(weights, values).transpose(1, 2).reshape(batch, time, -1)
-        return self.whiten(self.out_proj(values))
+    def forward(self, x: Tensor, attention: RelativeAttention) -> Tensor:
+        """(batch, time, dim) to the same shape."""
+        values = attention.average(heads_first(self.in_proj(x), self.heads))
+        return self.whiten(self.out_proj(values.permute(1, 2, 0, 3).flatten(2)))
 
 
 class NonlinAttention(nn.Module):
@@ -118,8 +105,9 @@ class NonlinAttention(nn.Module):
         self.whiten1 = Whiten(whiten_schedule(5.0))
         self.whiten2 = Whiten(whiten_schedule(5.0, ratio=3.0))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x (batch, time, dim), weights (batch, time, time) -> (batch, time, dim)."""
+    def forward(self, x: Tensor, attention: RelativeAttention, even: bool = False) -> Tensor:
+        """(batch, time, dim) to the same shape; with `even`, all keys have the same weight."""
         gate, x, y = self.in_proj(x).chunk(3, dim=2)
         x = self.whiten1(x) * torch.tanh(self.balancer(gate))
-        return self.whiten2(self.out_proj(torch.matmul(weights, x) * y))
+        x = attention.even(x) if even else attention.average(x)
+        return self.whiten2(self.out_proj(x * y))

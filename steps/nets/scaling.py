@@ -15,7 +15,7 @@ from steps.nets.regularizers import limit
 from steps.nets.schedule import FloatLike, Schedule
 
 SWOOSH = {"l": (4.0, 0.035), "r": (1.0, 0.313261687)}  # kind: (shift, constant)
-PIECE = 1 << 17  # elements of a piece that stays in a CPU core's cache through several operations
+PIECE = 1 << 18  # elements of a piece that stays in a CPU core's cache through several operations
 
 
 def _swoosh_piece(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:

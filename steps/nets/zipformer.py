@@ -6,7 +6,7 @@ never changes an utterance's result, and tensors are (batch, time, dim).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from steps.nets.attention import (
     NonlinAttention,
     RelativePositions,
     SelfAttention,
-    constant_weights,
     whiten_schedule,
 )
 from steps.nets.convolution import ConvolutionModule
@@ -32,8 +31,7 @@ class Frames:
 
     lens: Tensor
     inside: Tensor  # (batch, time, 1): 1 within an utterance
-    key_bias: Tensor  # (batch, 1, 1, time): MASKED beyond its end
-    mask: Tensor | None = None  # (time, time): MASKED from a query to a key that it must not see
+    bias: Tensor | None  # (batch, 1 or time, time): MASKED from a query to a key that it must not see
     chunk_size: int = -1
 
     @classmethod
@@ -41,25 +39,25 @@ class Frames:
         """For x (batch, time, dim); queries see their chunk and `left_chunks` before it (-1: all)."""
         index = torch.arange(x.shape[1], device=x.device)
         inside = index < lens.unsqueeze(1)
-        frames = cls(lens, inside.unsqueeze(2).to(x.dtype), torch.where(inside, 0.0, MASKED)[:, None, None].to(x.dtype))
-        if chunk_size <= 0:
-            return frames
-        chunk = torch.div(index, chunk_size, rounding_mode="floor")
-        back = chunk.unsqueeze(1) - chunk
-        hidden = back < 0 if left_chunks < 0 else (back < 0) | (back > left_chunks)
-        return replace(frames, mask=torch.where(hidden, MASKED, 0.0).to(x.dtype), chunk_size=chunk_size)
+        visible = inside.unsqueeze(1)
+        if chunk_size > 0:
+            chunk = torch.div(index, chunk_size, rounding_mode="floor")
+            back = chunk.unsqueeze(1) - chunk
+            visible = visible & (back >= 0) & (back <= (left_chunks if left_chunks >= 0 else len(index)))
+        bias = torch.where(visible, 0.0, MASKED).to(x.dtype)
+        if not x.is_cuda and visible.all():  # the question would make an accelerator wait
+            bias = None
+        return cls(lens, inside.unsqueeze(2).to(x.dtype), bias, chunk_size)
 
     def every(self, factor: int) -> Frames:
         """The same at `factor` times fewer frames."""
         if factor == 1:
             return self
-        return Frames(
-            torch.div(self.lens + factor - 1, factor, rounding_mode="floor"),
-            self.inside[:, ::factor],
-            self.key_bias[..., ::factor],
-            None if self.mask is None else self.mask[::factor, ::factor],
-            self.chunk_size if self.chunk_size <= 0 else self.chunk_size // factor,
-        )
+        bias = self.bias
+        if bias is not None:
+            bias = bias[:, :: factor if bias.shape[1] > 1 else 1, ::factor]
+        lens = torch.div(self.lens + factor - 1, factor, rounding_mode="floor")
+        return Frames(lens, self.inside[:, ::factor], bias, max(self.chunk_size // factor, -1))
 
 
 class FeedForward(nn.Module):
@@ -131,27 +129,22 @@ class ZipformerLayer(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, frames: Frames) -> Tensor:
         """x (batch, time, dim), positions (2 time - 1, pos_dim) -> (batch, time, dim)."""
         old = x
-        weights = self.self_attn_weights(x, positions, frames.key_bias, frames.mask)
+        attention = self.self_attn_weights(x, positions, frames.bias)
         x = x + self.feed_forward1(x)
         attention_skip = skip_mask(x, self.attention_skip_rate, self.training)
-        x = add_unless(x, self._nonlin_attention(x, weights), attention_skip)
-        x = add_unless(x, self.self_attn1(x, weights), attention_skip)
+        even = self.training and chance(self.const_attention_rate)
+        x = add_unless(x, self.balancer_na(self.nonlin_attention(x, attention, even)), attention_skip)
+        x = add_unless(x, self.self_attn1(x, attention), attention_skip)
         x = self._convolve(x, self.conv_module1, frames)
         ff = self.balancer_ff2(self.feed_forward2(x))
         x = add_unless(x, ff, skip_mask(x, self.ff2_skip_rate, self.training))
         x = self.bypass_mid(old, x)
-        x = add_unless(x, self.self_attn2(x, weights), attention_skip)
+        x = add_unless(x, self.self_attn2(x, attention), attention_skip)
         x = self._convolve(x, self.conv_module2, frames)
         ff = self.balancer_ff3(self.feed_forward3(x))
         x = add_unless(x, ff, skip_mask(x, self.ff3_skip_rate, self.training))
         x = self.norm(self.balancer1(x))
         return self.whiten(self.balancer2(self.bypass(old, x)))
-
-    def _nonlin_attention(self, x: Tensor, weights: Tensor) -> Tensor:
-        weights = weights[:, 0]
-        if self.training and chance(self.const_attention_rate):
-            weights = constant_weights(weights.detach())
-        return self.balancer_na(self.nonlin_attention(x, weights))
 
     def _convolve(self, x: Tensor, module: ConvolutionModule, frames: Frames) -> Tensor:
         y = module(x, frames.inside, frames.lens, frames.chunk_size)
