@@ -347,11 +347,17 @@ def test_two_processes_by_torchrun(task, tmp_path):
         "steps.train",
     ]
     command += [str(task / "conf.yaml"), "--out", str(out), "epochs=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    group = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, **pipes)
+    try:
+        shown = group.communicate(timeout=200)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(group.pid, signal.SIGABRT)  # every process shows where it is
+        pytest.fail(group.communicate()[0])
+    assert group.returncode == 0, shown
     about = read_json(out / "train.json")
     assert about["processes"] == 2 and about["steps"] == 2 * 4
     assert about["speech_hours_seen"] == pytest.approx(2 * about["data_hours"], abs=2e-4)
-    assert done.stderr.count("averaged.pt: valid") == 1
+    assert shown.count("averaged.pt: valid") == 1
     assert time.time() - (out / "averaged.pt").stat().st_mtime < 300
