@@ -90,8 +90,14 @@ class Batch:
         return replace(self, targets=targets, **tensors)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on `device` (copied without waiting where the memory is pinned)."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on `device` (copied without waiting where the memory is pinned).
+
+        Which utterances have a target stays on the CPU: heads choose rows by it, and would wait for the device.
+        """
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        for name, target in moved.targets.items():
+            target.present = self.targets[name].present
+        return moved
 
     def pin_memory(self) -> Batch:
         """Called by torch's DataLoader."""

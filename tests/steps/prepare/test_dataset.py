@@ -231,7 +231,8 @@ def test_padding_helpers():
 def test_moving_a_batch(cuts):
     batch = next(iter(make_loader(cuts, HEADS, SMALL)))
     moved = batch.to("meta")
-    assert moved.features.device.type == moved.targets["st"].present.device.type == "meta" and moved.ids == batch.ids
+    assert moved.features.device.type == moved.targets["st"].tokens.device.type == "meta" and moved.ids == batch.ids
+    assert moved.targets["st"].present.device.type == batch.targets["st"].present.device.type == "cpu"
 
 
 def test_feasible_names_what_cannot_be_aligned(cuts):
