@@ -59,7 +59,7 @@ class AttentionWeights(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, bias: Tensor | None) -> RelativeAttention:
         """x (batch, time, dim), positions (2 time - 1, pos_dim), bias (batch, 1 or time, time) 0 or `MASKED`."""
-        batch, time, _ = x.shape
+        time = x.shape[1]
         size = self.heads * self.query_head_dim
         q, k, p = self.in_proj(x).split((size, size, self.heads * self.pos_head_dim), dim=2)
         k = self.whiten_keys(self.balance_keys(k))

@@ -1,7 +1,8 @@
 """Relative-position attention weights that are used several times, with one backward pass for all uses.
 
-The weights' own gradient, the largest tensor there would be, is never stored. Each use (values averaged with the weights)
-leaves its output's gradient with the weights; their backward pass then makes, in pieces that stay in a CPU's cache,
+The weights' own gradient, the largest tensor there would be, is never stored. Each use (values averaged with the
+weights) leaves its output's gradient with the weights; their backward pass then makes, in pieces that a CPU's cache
+holds,
 
     grad scores = weights * (sum over uses of grad output @ values^T - sum over keys of the same times weights)
 
@@ -53,8 +54,8 @@ class _Weights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _, __):
-        q, k, p, positions, weights = ctx.saved_tensors
-        grads = [None if part is None else torch.empty_like(part) for part in (q, k, p, positions)]
+        q = ctx.saved_tensors[0]
+        grads = [None if part is None else torch.empty_like(part) for part in ctx.saved_tensors[:4]]
         # uses of the first head alone come first: (batch of a head) rows of all, then those of the other heads
         every = [use for use in ctx.uses if len(use[0]) == len(q)]
         first = [use for use in ctx.uses if len(use[0]) < len(q)]
