@@ -205,8 +205,8 @@ def main() -> int:
     low = [text for text, is_low in (("disk (< 5 GB)", free < 5), ("memory (< 8 GiB)", memory_gb() < 8)) if is_low]
     if low:
         report.line("note", "low", " and ".join(low) + ": the Asterisk recipes want more")
-    mend = f"{report.broken} broken" + (f": remove {sys.prefix}, and `. path.sh` makes it anew" if profile() != "own" else "")
-    print("\n" + (mend if report.broken else "all that is there works"))
+    mend = f": remove {sys.prefix}, and `. path.sh` makes it anew" if profile() != "own" else ""
+    print("\n" + (f"{report.broken} broken{mend}" if report.broken else "all that is there works"))
     return 1 if report.broken else 0
 
 
