@@ -21,6 +21,8 @@ def tune_cpu() -> None:
     if "AuthenticAMD" in _cpuinfo():
         # MKL 2020.0 takes its slowest path on processors of others without this; newer ones ignore it
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    # batches differ in shape, and torch's library compiles a kernel for each: keep more of them than the usual 1,024
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version") and not any(name.startswith("MALLOC_") for name in os.environ):
         libc.mallopt(M_MMAP_MAX, 0)
