@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -28,22 +29,24 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
-@pytest.fixture
-def room():
-    """A function that limits how large a file may grow, in bytes, as a full disk does."""
+@contextlib.contextmanager
+def room(size: int):
+    """Inside, no file may grow beyond `size` bytes, as on a full disk (not even pytest's own output: keep it short)."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("size", [0, 3000, 100_000])
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, room, size):
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, size):
     path = tmp_path / "a.pt"
     save_checkpoint(path, {"n": 1})
-    room(size)
-    with pytest.raises(OSError) as caught:
+    with room(size), pytest.raises(OSError) as caught:
         save_checkpoint(path, {"n": 2, "model": nn.Linear(300, 300).state_dict()})
     assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
     assert load_checkpoint(path)["n"] == 1 and os.listdir(tmp_path) == ["a.pt"]
