@@ -25,7 +25,6 @@ from steps.training.report import write_report
 from steps.training.session import Session
 from steps.training.signals import StopSignal
 from steps.training.trainer import Trainer
-from utils.cpu import tune_cpu
 from utils.devices import choose_device, seed_all
 from utils.distributed import World, join_world
 from utils.errors import UserError, run
@@ -41,10 +40,7 @@ def main() -> int:
     parser.add_argument("--restart", action="store_true", help="delete what an earlier training left there")
     args = parser.parse_intermixed_args()
     config = load_config(args.config, TrainConfig, args.overrides)
-    on_cuda = choose_device(config.device).type == "cuda"
-    if not on_cuda:
-        tune_cpu()
-    world = join_world(on_cuda)
+    world = join_world(choose_device(config.device).type == "cuda")
     try:
         return train(config, TrainFolder(args.out), world, args.restart)
     finally:

@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.cpu import tune_cpu
 from utils.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ... as a device; `UserError` when it is not there."""
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ... as a device; `UserError` when it is not there.
+
+    On a CPU this also makes the settings of `utils.cpu`: call it before anything is computed.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -34,6 +38,8 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
         if device.index >= torch.cuda.device_count():
             raise UserError(f"Device '{device}' was asked for, but there are {torch.cuda.device_count()} GPUs.")
         torch.cuda.set_device(device)
+    elif device.type == "cpu":
+        tune_cpu()
     return device
 
 

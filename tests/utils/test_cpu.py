@@ -22,3 +22,12 @@ def test_the_users_setting_stays(monkeypatch):
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
     tune_cpu()
     assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"
+
+
+def test_more_kernels_are_kept(monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    tune_cpu()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    tune_cpu()
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) > 1024
