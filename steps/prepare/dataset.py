@@ -36,6 +36,7 @@ class DataConfig(Config):
     max_duration: Annotated[float, Field(gt=0)] = 200.0  # seconds a batch, padding included
     max_utterances: Annotated[int, Field(ge=1)] | None = None  # a batch
     num_buckets: Annotated[int, Field(ge=1)] = 30
+    pad_multiple: Annotated[int, Field(ge=1)] = 1  # frames a batch is padded to a multiple of: fewer shapes to compile
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: the trainer's own
     cache: bool = False  # keep stored features in memory as float16 (58 MB an hour of speech at 80 bins)
     on_the_fly: bool = False  # compute features from the audio even where they are stored (`augment` needs it)
@@ -104,10 +105,11 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
 
-def pad_features(features: list[np.ndarray] | list[Tensor]) -> tuple[Tensor, Tensor]:
+def pad_features(features: list[np.ndarray] | list[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Feature matrices (frames, dim) as one padded (batch, frames, dim) float32 and their lengths (batch,) int64."""
     lens = torch.tensor([len(matrix) for matrix in features], dtype=torch.int64)
-    padded = torch.full((len(features), int(lens.max()), features[0].shape[1]), PADDING)
+    frames = -(-int(lens.max()) // multiple) * multiple
+    padded = torch.full((len(features), frames, features[0].shape[1]), PADDING)
     for row, matrix in zip(padded, features, strict=True):
         row[: len(matrix)] = torch.as_tensor(matrix)
     return padded, lens
@@ -194,9 +196,8 @@ class Batches(Dataset):
         """The batch of the cuts at `indices`, augmented (in training) as batch `number` of the epoch."""
         cuts = [self.cuts[index] for index in indices]
         rng = np.random.default_rng([self.config.seed, self.epoch, number])
-        features, lens = pad_features(
-            [self._features(cut, index, rng) for cut, index in zip(cuts, indices, strict=True)]
-        )
+        matrices = [self._features(cut, index, rng) for cut, index in zip(cuts, indices, strict=True)]
+        features, lens = pad_features(matrices, self.config.pad_multiple)
         if self.spec_augment:
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             features = self.spec_augment(features, lens, generator)

@@ -226,6 +226,14 @@ def test_padding_helpers():
     assert pad_targets([None, None]).tokens.shape == (2, 1)
     padded, lens = pad_features([np.ones((2, 3), np.float16), np.zeros((1, 3), np.float32)])
     assert padded.dtype == torch.float32 and lens.tolist() == [2, 1] and padded[1, 1, 0] == pytest.approx(PADDING)
+    wider, lens = pad_features([np.ones((9, 3), np.float32)], multiple=8)
+    assert wider.shape == (1, 16, 3) and lens.tolist() == [9] and wider[0, 9:].eq(padded[1, 1, 0]).all()
+
+
+def test_batches_are_padded_to_a_multiple(cuts):
+    for batch in make_loader(cuts, HEADS, SMALL.model_copy(update={"pad_multiple": 32})):
+        assert batch.features.shape[1] % 32 == 0
+        assert batch.features.shape[1] - int(batch.feature_lens.max()) < 32
 
 
 def test_moving_a_batch(cuts):
