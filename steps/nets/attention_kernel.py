@@ -18,6 +18,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from steps.nets.scaling import wide
+
 PIECE = 1 << 18  # scores in a piece
 
 
@@ -71,14 +73,19 @@ def _score_gradients(saved, grads, uses, start: int, stop: int) -> None:
     """Fill rows start to stop of the gradients of q, k, p and positions."""
     q, k, p, positions, weights = saved
     rows = slice(start, stop)
+    if not uses:  # nothing was made of these weights
+        for grad in grads:
+            if grad is not None:
+                grad[rows] = 0.0
+        return
     left = [grad[rows] for grad, _, _ in uses]
     right = [values[rows] for _, values, _ in uses]
-    mean = -sum((grad[rows].float() * output[rows].float()).sum(2, keepdim=True) for grad, _, output in uses)
+    mean = -sum((wide(grad[rows]) * wide(output[rows])).sum(2, keepdim=True) for grad, _, output in uses)
     rough = mean.to(q.dtype)
     one = torch.ones_like(rough)
     left, right = torch.cat((*left, rough), 2), torch.cat((*right, one), 2)
     if q.dtype in (torch.bfloat16, torch.float16):  # what its rounding lost
-        left, right = torch.cat((left, (mean - rough.float()).to(q.dtype)), 2), torch.cat((right, one), 2)
+        left, right = torch.cat((left, (mean - wide(rough)).to(q.dtype)), 2), torch.cat((right, one), 2)
     buffer = None
     for piece in _pieces(start, stop, q):
         here = slice(piece.start - start, piece.stop - start)
@@ -87,10 +94,10 @@ def _score_gradients(saved, grads, uses, start: int, stop: int) -> None:
         if p is not None:
             if buffer is None:  # zero but for what is written again in each round
                 buffer = q.new_zeros(piece.stop - piece.start, q.shape[1], positions.shape[2])
-            wide = buffer[: piece.stop - piece.start]
-            by_key(wide).copy_(scores)
-            grads[2][piece] = torch.bmm(wide, positions[piece].transpose(1, 2))
-            grads[3][piece] = torch.bmm(p[piece].transpose(1, 2), wide)
+            by_offset = buffer[: piece.stop - piece.start]
+            by_key(by_offset).copy_(scores)
+            grads[2][piece] = torch.bmm(by_offset, positions[piece].transpose(1, 2))
+            grads[3][piece] = torch.bmm(p[piece].transpose(1, 2), by_offset)
         grads[0][piece] = torch.bmm(scores, k[piece])
         grads[1][piece] = torch.bmm(scores.transpose(1, 2), q[piece])
 

@@ -18,9 +18,14 @@ SWOOSH = {"l": (4.0, 0.035), "r": (1.0, 0.313261687)}  # kind: (shift, constant)
 PIECE = 1 << 18  # elements of a piece that stays in a CPU core's cache through several operations
 
 
+def wide(x: Tensor) -> Tensor:
+    """`x` in at least float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def _swoosh_piece(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     shift, constant = SWOOSH[kind]
-    z = (x if x.dtype == torch.float64 else x.float()) - shift
+    z = wide(x) - shift
     value = z.clamp(min=-80.0)
     slope = torch.sigmoid(value)
     value.sub_(torch.log(slope))  # log(1 + exp(z)) = z - log(sigmoid(z)): both results from one exponential
@@ -147,7 +152,7 @@ class SwooshLinear(Linear):
 class _BiasNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, log_scale):
-        centred = x.float() - bias
+        centred = wide(x) - bias
         power = centred.square_().mean(-1, keepdim=True)
         scale = power.rsqrt().mul_(log_scale.exp())
         ctx.save_for_backward(x, bias, power, scale)
@@ -156,9 +161,9 @@ class _BiasNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, bias, power, scale = ctx.saved_tensors
-        product = (grad * x).float().sum(-1, keepdim=True).mul_(scale)  # per frame: the gradient of log(scale)
+        product = wide(grad * x).sum(-1, keepdim=True).mul_(scale)  # per frame: the gradient of log(scale)
         pull = product / (power * -x.shape[-1])
-        grad_x = (x.float() - bias).mul_(pull)
+        grad_x = (wide(x) - bias).mul_(pull)
         grad_bias = -grad_x.reshape(-1, x.shape[-1]).sum(0)
         grad_x = grad_x.to(x.dtype).addcmul_(grad, scale.to(x.dtype))
         return grad_x, grad_bias, product.sum()
