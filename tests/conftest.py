@@ -12,6 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from utils.cpu import tune_cpu
+
+# as the programs do, which some tests start as processes and compare with: to the last bit
+tune_cpu()
+
 K2 = find_spec("k2") is not None
 # tests/run.sh sets it for a profile that has k2: there a test marked k2 that skips itself has failed.
 NEED_K2 = bool(os.environ.get("DRAGOMAN_NEED_K2"))

@@ -302,7 +302,13 @@ def test_ctrl_c_and_errors_in_workers_are_one_sentence(corpus, tmp_path, how):
     if how == "error":
         (out / "train").mkdir(parents=True)
         (out / "train" / "feats").write_text("a file where the folder should be")
-    process = subprocess.Popen(_command(corpus, out, 2), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        _command(corpus, out, 2),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     if how == "ctrl-c":
         while not list((out / "train" / "feats").glob("0*.jsonl")):
             assert process.poll() is None
