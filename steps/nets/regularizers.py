@@ -71,11 +71,18 @@ class Balancer(nn.Module):
         factor = self.gain / ((slope * std).square() + centre * centre + TINY).sqrt()
         return slope * factor, (centre - slope * mean) * factor
 
+    def line_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`line` for x (..., channels), from a few thousand frames of it, in its type."""
+        x = sample(x, 4096)
+        few = x.float()
+        slope, offset = self.line(few.mean(0), few.square().mean(0))
+        return slope.to(x.dtype), offset.to(x.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """`x` (..., channels) unchanged."""
         if not (x.requires_grad and self.active()):
             return x
-        return _Balance.apply(x, *(part.to(x.dtype) for part in self.line(*mean_and_square(x))))
+        return _Balance.apply(x, *self.line_of(x))
 
 
 def sample(x: Tensor, size: int) -> Tensor:
@@ -84,10 +91,9 @@ def sample(x: Tensor, size: int) -> Tensor:
     return x[:: max(len(x) // size, 1)]
 
 
-def mean_and_square(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-channel means of x and of x^2 in float32, each (channels,), from a few thousand frames of x."""
-    x = sample(x, 4096).float()
-    return x.mean(0), x.square().mean(0)
+def balanced(grad: Tensor, x: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    """grad + |grad| (slope x + offset)."""
+    return torch.addcmul(offset, x, slope).mul_(grad.abs()).add_(grad)
 
 
 class _Balance(torch.autograd.Function):
@@ -98,8 +104,7 @@ class _Balance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        x, slope, offset = ctx.saved_tensors
-        return torch.addcmul(offset, x, slope).mul_(grad.abs()).add_(grad), None, None
+        return balanced(grad, *ctx.saved_tensors), None, None
 
 
 class Whiten(nn.Module):
@@ -132,23 +137,27 @@ class _Whiten(torch.autograd.Function):
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
         limit, gain, groups = ctx.config
-        width = x.shape[-1] // groups
-        few = sample(x, 4096).float()
+        channels = x.shape[-1]
+        few, few_grads = (sample(part, max(2048, 4 * channels)).float() for part in (x, grad))
         means = few.mean(0)
-        few = (few - means).view(len(few), groups, width).transpose(0, 1)
-        covariance = torch.matmul(few.transpose(1, 2), few)  # (group, channel, channel)
-        size = width * groups
-        mean = covariance.diagonal(dim1=1, dim2=2).sum() / size
-        metric = covariance.square().sum() / size / (mean * mean + TINY)
+        few = few - means
+        covariance = few.t() @ few * _within(groups, channels, x.device)
+        mean = covariance.diagonal().mean()
+        metric = covariance.square().sum() / channels / (mean * mean + TINY)
         if not metric.is_cuda and metric < limit:
             return grad, None, None, None
-        # d metric / d x, up to a factor that the scaling to the gradient's norm removes anyway
-        pull = (covariance / (mean + TINY) - metric * torch.eye(width, device=x.device)).to(x.dtype)
-        centred = (x - means.to(x.dtype)).reshape(-1, groups, width).transpose(0, 1)
-        direction = torch.matmul(centred, pull).transpose(0, 1).reshape(x.shape)
-        scale = gain * grad.float().norm() / (direction.float().norm() + TINY)
-        scale = torch.where(metric < limit, torch.zeros_like(scale), scale)  # on a GPU: no waiting for the metric
-        return grad + (direction * scale.to(direction.dtype)).to(grad.dtype), None, None, None
+        # d metric / d x is proportional to (x - mean) pull; given `gain` times the gradient's norm
+        pull = covariance / (mean + TINY) - metric * torch.eye(channels, device=x.device)
+        scale = gain * few_grads.norm() / ((few @ pull).norm() + TINY)
+        pull = pull * torch.where(metric < limit, torch.zeros_like(scale), scale)  # on a GPU: no waiting for the metric
+        rows = torch.addmm(grad.reshape(-1, channels), x.reshape(-1, channels), pull.to(x.dtype))
+        return rows.sub_((means @ pull).to(x.dtype)).view(x.shape), None, None, None
+
+
+def _within(groups: int, channels: int, device: torch.device) -> Tensor:
+    """(channels, channels): 1 for two channels of the same group, 0 otherwise."""
+    group = torch.arange(groups, device=device).repeat_interleave(channels // groups)
+    return (group == group.unsqueeze(1)).float()
 
 
 class _Limit(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steps.nets.regularizers import limit
+from steps.nets.regularizers import Balancer, balanced, limit, sample
 from steps.nets.schedule import FloatLike, Schedule
 
 SWOOSH = {"l": (4.0, 0.035), "r": (1.0, 0.313261687)}  # kind: (shift, constant)
@@ -136,6 +136,55 @@ def swoosh_linear(x: Tensor, weight: Tensor, bias: Tensor, kind: str, mask: Tens
     return _SwooshLinear.apply(x, weight.to(x.dtype), bias.to(x.dtype), mask, kind)
 
 
+class _SwooshMlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight1, bias1, weight2, bias2, kind, line):
+        ctx.save_for_backward(x, weight1, bias1, weight2)
+        ctx.kind, ctx.line = kind, line
+        y = x.new_empty(len(x), len(weight2))
+        for part, result in _row_pieces(len(weight1), x, y):
+            value, _ = swoosh(F.linear(part, weight1, bias1), kind)
+            torch.addmm(bias2, value, weight2.t(), out=result)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight1, bias1, weight2 = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        sums = [0.0, 0.0, 0.0]
+        for part, g, result in _row_pieces(len(weight1), x, grad, grad_x):
+            hidden = F.linear(part, weight1, bias1)
+            value, slope = swoosh(hidden, ctx.kind)
+            inner = (g @ weight2).mul_(slope)
+            if ctx.line is not None:
+                inner = balanced(inner, hidden, *ctx.line)
+            torch.mm(inner, weight1, out=result)
+            terms = inner.t() @ part, inner.sum(0), g.t() @ value
+            sums = [total + wide(term) for total, term in zip(sums, terms, strict=True)]
+        sums = [total.to(x.dtype) for total in sums]
+        return grad_x, *sums, grad.sum(0), None, None
+
+
+def _row_pieces(width: int, *tensors: Tensor):
+    """Pieces of several (rows, any) tensors whose hidden layer of `width` channels a cache holds."""
+    size = len(tensors[0]) if tensors[0].is_cuda else max(PIECE // width, 1)
+    return zip(*(tensor.split(max(size, 1)) for tensor in tensors), strict=True)
+
+
+def swoosh_mlp(x: Tensor, one: nn.Module, two: nn.Module, kind: str, balancer: Balancer) -> Tensor:
+    """Linear `one`, balancer, Swoosh, linear `two` (layers or 1x1 convolutions); x (..., channels) to the same kind.
+
+    Its hidden layer is never stored but computed again in the backward pass, in pieces: right for one so large that
+    memory is slower than that.
+    """
+    weights = [part.to(x.dtype) for each in (one, two) for part in (each.weight.flatten(1), each.bias)]
+    line = None
+    if balancer.active():
+        with torch.no_grad():
+            line = balancer.line_of(F.linear(sample(x, 4096), *weights[:2]))
+    return _SwooshMlp.apply(x.reshape(-1, x.shape[-1]), *weights, kind, line).view(*x.shape[:-1], -1)
+
+
 class SwooshLinear(Linear):
     """Swoosh, dropout with a mask shared over time, and a linear layer."""
 
@@ -186,15 +235,16 @@ class BiasNorm(nn.Module):
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx, old, new, scale):
-        ctx.save_for_backward(old, new, scale)
-        return torch.addcmul(old, new - old, scale)
+        change = new - old
+        ctx.save_for_backward(change, scale)
+        return torch.addcmul(old, change, scale)
 
     @staticmethod
     def backward(ctx, grad):
-        old, new, scale = ctx.saved_tensors
+        change, scale = ctx.saved_tensors
         grad_new = grad * scale
         # (batch or 1, 1, channels): summed over what the scale was shared over
-        grad_scale = (new - old).mul_(grad).sum(1, keepdim=True)
+        grad_scale = (change * grad).sum(1, keepdim=True)
         if scale.shape[0] == 1:
             grad_scale = grad_scale.sum(0, keepdim=True)
         return grad - grad_new, grad_new, grad_scale

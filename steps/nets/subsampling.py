@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steps.nets.regularizers import Balancer, ScaleGrad, Whiten
-from steps.nets.scaling import BiasNorm, Linear, Swoosh, add_unless, dropout_mask, linear, skip_mask, swoosh_linear
+from steps.nets.scaling import BiasNorm, Linear, Swoosh, add_unless, dropout_mask, linear, skip_mask, swoosh_mlp
 from steps.nets.schedule import FloatLike, Schedule
 from utils.options import Config
 
@@ -58,6 +58,30 @@ class _Depthwise(torch.autograd.Function):
         return grad_x.permute(0, 2, 3, 1), grad_weight.to(weight.dtype), grad.sum((0, 1, 2))
 
 
+class _ZeroTail(torch.autograd.Function):
+    """Zeros in x (batch, time, ...) from frame lens[n] of row n on, in place: no gradient needs the old values."""
+
+    @staticmethod
+    def forward(ctx, x, lens):
+        ctx.lens = lens
+        ctx.mark_dirty(x)
+        return _ZeroTail.zero(x, lens)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _ZeroTail.zero(grad.clone(), ctx.lens), None
+
+    @staticmethod
+    def zero(x: Tensor, lens: Tensor) -> Tensor:
+        """In place."""
+        if x.is_cuda:  # without asking for the lens, which would make the accelerator wait
+            outside = torch.arange(x.shape[1], device=x.device) >= lens.unsqueeze(1)
+            return x.masked_fill_(outside.view(*outside.shape, *[1] * (x.ndim - 2)), 0.0)
+        for row, end in zip(x, lens.tolist(), strict=True):
+            row[end:] = 0.0
+        return x
+
+
 class DepthwiseConv2d(Conv2d):
     """A depthwise convolution that keeps the size."""
 
@@ -90,9 +114,8 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, frequency, channels) to the same shape; `x` is zero beyond each utterance's end."""
-        one, two = self.pointwise_conv1, self.pointwise_conv2
-        y = linear(self.depthwise_conv(x), one.weight.flatten(1), one.bias)
-        y = swoosh_linear(self.hidden_balancer(y), two.weight.flatten(1), two.bias, "l")
+        y = self.depthwise_conv(x)
+        y = swoosh_mlp(y, self.pointwise_conv1, self.pointwise_conv2, "l", self.hidden_balancer)
         mask = skip_mask(x, self.skip_rate, self.training)
         y = add_unless(x, y, None if mask is None else mask.unsqueeze(3))
         return self.out_whiten(self.out_balancer(y))
@@ -144,8 +167,7 @@ class Conv2dSubsampling(nn.Module):
         x = self.conv(x.unsqueeze(3))
         if self.convnext is not None:
             # what the next convolution sees beyond the end is zero, as for an utterance alone
-            inside = torch.arange(x.shape[1], device=x.device) < lens.unsqueeze(1)
-            x = self.convnext(x * inside.to(x.dtype).view(*inside.shape, 1, 1))
+            x = self.convnext(_ZeroTail.apply(x, lens))
         # icefall's order of the projection's inputs is (channels, frequency)
         weight = self.out.weight.view(self.out.out_features, -1, self.width).transpose(1, 2).flatten(1)
         x = linear(x.flatten(2), weight, self.out.bias)
