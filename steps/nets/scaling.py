@@ -7,6 +7,8 @@ Source of the definitions: Zipformer (Yao et al., 2024, arXiv:2310.11230).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,14 +44,22 @@ def swoosh(x: Tensor, kind: str, mask: Tensor | None = None) -> tuple[Tensor, Te
         return (value, slope) if mask is None else (value * mask, slope * mask)
     x = x.contiguous()
     value, slope = torch.empty_like(x), torch.empty_like(x)
-    groups = zip(
-        *(part.view(1 if mask is None else len(x), -1, x.shape[-1]) for part in (x, value, slope)), strict=True
-    )
-    for n, group in enumerate(groups):
-        for part, *results in zip(*(each.split(max(PIECE // x.shape[-1], 1)) for each in group), strict=True):
-            for result, piece in zip(results, _swoosh_piece(part, kind), strict=True):
-                torch.mul(piece, mask[n], out=result) if mask is not None else result.copy_(piece)
+    shape = (1 if mask is None else len(x), -1, x.shape[-1])
+    for (part, *results), masks in _pieces(mask, *(each.view(shape) for each in (x, value, slope))):
+        for result, piece in zip(results, _swoosh_piece(part, kind), strict=True):
+            result.copy_(piece) if masks is None else torch.mul(piece, masks, out=result)
     return value, slope
+
+
+def _pieces(mask: Tensor | None, *tensors: Tensor) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+    """Pieces of (batch, time, channels) tensors, whole utterances or parts of one, with their part of `mask`."""
+    batch, time, channels = tensors[0].shape
+    rows = max(PIECE // max(channels, 1), 1)
+    utterances = max(rows // max(time, 1), 1)
+    for n in range(0, batch, utterances):
+        masks = None if mask is None else mask[n : n + utterances]
+        for start in range(0, time, rows):
+            yield [tensor[n : n + utterances, start : start + rows] for tensor in tensors], masks
 
 
 class _Swoosh(torch.autograd.Function):
