@@ -18,9 +18,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from steps.nets.placement import on_cpu
 from steps.nets.scaling import wide
 
-PIECE = 1 << 18  # scores in a piece
+PIECE = 1 << 18  # scores in a piece that a CPU's cache holds
+LARGE_PIECE = 1 << 26  # elsewhere: few pieces, little memory for passing results
 
 
 def by_key(scores: Tensor) -> Tensor:
@@ -31,15 +33,15 @@ def by_key(scores: Tensor) -> Tensor:
 
 
 def _pieces(start: int, stop: int, like: Tensor) -> Iterator[slice]:
-    """Slices of a (batch, time, time) problem that a cache holds; all of it on an accelerator."""
-    size = stop - start if like.is_cuda else max(PIECE // (like.shape[1] * like.shape[1]), 1)
+    """Slices of a (batch, time, time) problem."""
+    size = max((PIECE if on_cpu(like) else LARGE_PIECE) // (like.shape[1] * like.shape[1]), 1)
     return (slice(n, min(n + size, stop)) for n in range(start, stop, size))
 
 
 class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, p, positions, bias, uses):
-        weights = q.new_empty(len(q), q.shape[1], q.shape[1])
+        weights = None
         for piece in _pieces(0, len(q), q):
             keys = k[piece].transpose(1, 2)
             if p is None:
@@ -48,7 +50,12 @@ class _Weights(torch.autograd.Function):
                 scores = torch.baddbmm(by_key(torch.bmm(p[piece], positions[piece])), q[piece], keys)
             if bias is not None:
                 scores += bias[piece]
-            weights[piece] = scores.softmax(2)
+            part = scores.softmax(2)
+            if len(part) == len(q):
+                weights = part
+            else:
+                weights = q.new_empty(len(q), *part.shape[1:]) if weights is None else weights
+                weights[piece] = part
         ctx.save_for_backward(q, k, p, positions, weights)
         ctx.uses = uses
         ctx.mark_non_differentiable(weights)

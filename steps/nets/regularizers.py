@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from steps.nets.placement import on_cpu
 from steps.nets.schedule import FloatLike, Schedule, chance
 
 TINY = 1e-12
@@ -144,7 +145,7 @@ class _Whiten(torch.autograd.Function):
         covariance = few.t() @ few * _within(groups, channels, x.device)
         mean = covariance.diagonal().mean()
         metric = covariance.square().sum() / channels / (mean * mean + TINY)
-        if not metric.is_cuda and metric < limit:
+        if on_cpu(metric) and metric < limit:
             return grad, None, None, None
         # d metric / d x is proportional to (x - mean) pull; given `gain` times the gradient's norm
         pull = covariance / (mean + TINY) - metric * torch.eye(channels, device=x.device)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steps.nets.placement import on_cpu
 from steps.nets.regularizers import Balancer, balanced, limit, sample
 from steps.nets.schedule import FloatLike, Schedule
 
@@ -39,7 +40,7 @@ def swoosh(x: Tensor, kind: str, mask: Tensor | None = None) -> tuple[Tensor, Te
 
     x (batch, ..., channels); both results are multiplied by `mask` (batch, 1, channels) if there is one.
     """
-    if x.is_cuda:
+    if not on_cpu(x):
         value, slope = (part.to(x.dtype) for part in _swoosh_piece(x, kind))
         return (value, slope) if mask is None else (value * mask, slope * mask)
     x = x.contiguous()
@@ -130,12 +131,14 @@ class _SwooshLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mask, kind):
         value, slope = swoosh(x, kind, mask)
-        ctx.save_for_backward(value, slope, weight)
+        ctx.kind, ctx.recompute = kind, not on_cpu(x)  # an accelerator is short of memory, a CPU of speed
+        ctx.save_for_backward(*((x, mask) if ctx.recompute else (value, slope)), weight)
         return F.linear(value, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
-        value, slope, weight = ctx.saved_tensors
+        *saved, weight = ctx.saved_tensors
+        value, slope = swoosh(saved[0], ctx.kind, saved[1]) if ctx.recompute else saved
         rows = grad.reshape(-1, grad.shape[-1])
         grad_weight = rows.t() @ value.view(-1, value.shape[-1])
         return torch.matmul(grad, weight).mul_(slope), grad_weight, rows.sum(0), None, None
@@ -177,7 +180,7 @@ class _SwooshMlp(torch.autograd.Function):
 
 def _row_pieces(width: int, *tensors: Tensor):
     """Pieces of several (rows, any) tensors whose hidden layer of `width` channels a cache holds."""
-    size = len(tensors[0]) if tensors[0].is_cuda else max(PIECE // width, 1)
+    size = max(PIECE // width, 1) if on_cpu(tensors[0]) else len(tensors[0])
     return zip(*(tensor.split(max(size, 1)) for tensor in tensors), strict=True)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steps.nets.placement import on_cpu
 from steps.nets.regularizers import Balancer, ScaleGrad, Whiten
 from steps.nets.scaling import BiasNorm, Linear, Swoosh, add_unless, dropout_mask, linear, skip_mask, swoosh_mlp
 from steps.nets.schedule import FloatLike, Schedule
@@ -74,7 +75,7 @@ class _ZeroTail(torch.autograd.Function):
     @staticmethod
     def zero(x: Tensor, lens: Tensor) -> Tensor:
         """In place."""
-        if x.is_cuda:  # without asking for the lens, which would make the accelerator wait
+        if not on_cpu(x):  # without asking for the lens, which would make the accelerator wait
             outside = torch.arange(x.shape[1], device=x.device) >= lens.unsqueeze(1)
             return x.masked_fill_(outside.view(*outside.shape, *[1] * (x.ndim - 2)), 0.0)
         for row, end in zip(x, lens.tolist(), strict=True):
@@ -90,7 +91,7 @@ class DepthwiseConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, frequency, channels) to the same shape."""
-        if x.is_cuda:
+        if not on_cpu(x):
             return super().forward(x)
         return _Depthwise.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 

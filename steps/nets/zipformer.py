@@ -20,6 +20,7 @@ from steps.nets.attention import (
     whiten_schedule,
 )
 from steps.nets.convolution import ConvolutionModule
+from steps.nets.placement import on_cpu
 from steps.nets.regularizers import Balancer, Whiten
 from steps.nets.scaling import BiasNorm, Bypass, Linear, SwooshLinear, add_unless, skip_mask
 from steps.nets.schedule import FloatLike, Schedule, chance
@@ -45,7 +46,7 @@ class Frames:
             back = chunk.unsqueeze(1) - chunk
             visible = visible & (back >= 0) & (back <= (left_chunks if left_chunks >= 0 else len(index)))
         bias = torch.where(visible, 0.0, MASKED).to(x.dtype)
-        if not x.is_cuda and visible.all():  # the question would make an accelerator wait
+        if on_cpu(x) and visible.all():  # the question would make an accelerator wait
             bias = None
         return cls(lens, inside.unsqueeze(2).to(x.dtype), bias, chunk_size)
 

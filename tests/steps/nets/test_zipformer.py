@@ -111,6 +111,23 @@ def test_every_parameter_has_a_finite_gradient_on_every_step(changes, autocast):
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.parametrize("changes", [{}, CAUSAL], ids=["plain", "causal"])
+def test_the_way_of_accelerators_gives_the_same_gradients(monkeypatch, changes):
+    encoder = make(**changes).train()
+    encoder.set_batch_count(0)  # everything that is left out at times is left out often
+    features, lens = torch.randn(3, 130, 80), torch.tensor([130, 100, 57])
+    results = []
+    for cpus in ({"cpu"}, set()):
+        monkeypatch.setattr("steps.nets.placement.CPUS", cpus)
+        torch.manual_seed(1)
+        encoder.zero_grad()
+        out, out_lens = encoder(features, lens)
+        sum(row[:end].square().sum() for row, end in zip(out, out_lens, strict=True)).backward()
+        results.append({name: parameter.grad for name, parameter in encoder.named_parameters()})
+    for name, grad in results[0].items():
+        assert (grad - results[1][name]).norm() <= 1e-3 * grad.norm() + 1e-5, name
+
+
 def test_training_is_a_function_of_torchs_seed():
     encoder = make().train()
     encoder.set_batch_count(10)
@@ -131,6 +148,22 @@ def test_bfloat16_is_close_to_float32():
         with torch.autocast("cpu", torch.bfloat16):
             rough, _ = encoder(features, lens)
     assert (exact - rough.float()).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("millions", "changes"),
+    [
+        (0.4934, {**LAPTOP, **dict.fromkeys(["encoder_dim", "encoder_unmasked_dim"], 64), "feedforward_dim": 192}),
+        (21.99, {"encoder_dim": [192, *[256] * 5], "feedforward_dim": [512, *[768] * 5], "num_encoder_layers": 2}),
+        (63.98, {}),
+    ],
+)
+def test_sizes(millions, changes):
+    changes = {"encoder_unmasked_dim": 192, **changes}
+    encoder = build_encoder(ZipformerConfig(**changes), 80)
+    # icefall's bypass_scale of a layer is not used, and a buffer here
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    assert count == pytest.approx(millions * 1e6, rel=0.001)
 
 
 def test_schedules_follow_the_step_and_its_scale():
