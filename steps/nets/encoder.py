@@ -13,6 +13,7 @@ from steps.nets.regularizers import Balancer, Whiten
 from steps.nets.schedule import choose, schedule_of, schedules_in
 from steps.nets.subsampling import Conv2dSubsampling, SubsamplingConfig
 from steps.nets.zipformer import Downsample, DownsampledStack, Frames, LayerSizes, Stack
+from utils.errors import UserError
 from utils.options import Config
 
 DROPOUT = ((0.0, 0.3), (20000.0, 0.1))
@@ -57,6 +58,10 @@ class ZipformerConfig(Config):
         for name, field in type(self).model_fields.items():
             if field.annotation == PerStack and len(self.per_stack(name)) != stacks:
                 raise ValueError(f"{name} has {len(self.per_stack(name))} values for {stacks} stacks")
+            if field.annotation == PerStack and min(self.per_stack(name)) < 1:
+                raise ValueError(f"{name} must be above 0")
+        if not stacks or min(self.downsampling_factor) < 1:
+            raise ValueError("downsampling_factor needs values above 0")
         if any(
             u > d for u, d in zip(self.per_stack("encoder_unmasked_dim"), self.per_stack("encoder_dim"), strict=True)
         ):
@@ -77,6 +82,12 @@ class ZipformerConfig(Config):
         for size in chunks:
             if any(size % factor for factor in (*self.downsampling_factor, self.output_downsampling_factor)):
                 raise ValueError(f"chunk_size {size} is not a multiple of every downsampling factor")
+            # a stream that keeps this much of the past must have all that a convolution looks back on
+            kernels = zip(self.per_stack("cnn_module_kernel"), self.downsampling_factor, strict=True)
+            reach = max(kernel // 2 * factor for kernel, factor in kernels)
+            for left in self.left_context_frames:
+                if left >= 0 and max(left // size, 1) * size < reach:
+                    raise ValueError(f"left_context_frames {left} is less than the {reach} of the convolutions")
 
 
 class Zipformer(nn.Module):
@@ -152,7 +163,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ZipformerConfig, feature_dim: int) -> None:
         super().__init__()
-        dropout = schedule_of(DROPOUT)
+        dropout = schedule_of(config.dropout)
         self.encoder_embed = Conv2dSubsampling(
             feature_dim, config.per_stack("encoder_dim")[0], config.subsampling, dropout
         )
@@ -202,5 +213,7 @@ EncoderConfig = ZipformerConfig
 
 
 def build_encoder(config: EncoderConfig, feature_dim: int) -> Encoder:
-    """The encoder that `config` describes, for features of this dimension."""
+    """The encoder that `config` describes, for features of this dimension; `UserError` if they are too few."""
+    if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):
+        raise UserError(f"The front end needs features of {least} or more dimensions, found feature_dim {feature_dim}.")
     return Encoder(config, feature_dim)

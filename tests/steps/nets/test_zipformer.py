@@ -188,6 +188,11 @@ def test_schedules_follow_the_step_and_its_scale():
         ({"chunk_size": [16]}, "need causal: true"),
         ({"causal": True, "chunk_size": [6]}, "chunk_size 6 is not a multiple"),
         ({"encoder_unmasked_dim": 100}, "encoder_unmasked_dim is above encoder_dim"),
+        ({"num_encoder_layers": [1, 0, 1, 1]}, "num_encoder_layers must be above 0"),
+        (
+            {"causal": True, "chunk_size": [8], "left_context_frames": [8]},
+            "left_context_frames 8 is less than the 12 of the convolutions",
+        ),
         ({"subsampling": {"factor": 3}}, "subsampling.factor"),
     ],
 )
@@ -195,3 +200,10 @@ def test_wrong_configs_are_refused(changes, message):
     with pytest.raises(UserError) as error:
         check_config({**SMALL, **changes}, ZipformerConfig, "conf.yaml")
     assert message in str(error.value) and str(error.value).startswith("conf.yaml")
+
+
+def test_features_too_small_for_the_front_end_are_refused():
+    for factor, least in ((2, 7), (4, 15)):
+        assert make(feature_dim=least, subsampling={"factor": factor})
+        with pytest.raises(UserError, match=f"needs features of {least} or more dimensions"):
+            make(feature_dim=least - 1, subsampling={"factor": factor})
