@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,8 +193,15 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
     why = f"(killed by signal {-status})" if status < 0 else f"with status {status}"
     if status == 0:
         why = f"because it ended without making {missing[0]}"
-    print(f"{job.name} failed {why} after {clock(seconds)}; its log: {job.log_file}\n{resume}", file=sys.stderr)
+    told = last_lines(job.log_file) if beside > 1 else ""  # alone on the terminal, they have just been seen there
+    print(f"{told}{job.name} failed {why} after {clock(seconds)}; its log: {job.log_file}\n{resume}", file=sys.stderr)
     return status if 0 < status < 128 else 1
+
+
+def last_lines(log: Path, count: int = 10) -> str:
+    """The last lines of a log, indented."""
+    with open(log, encoding="utf-8", errors="replace") as lines:
+        return "".join(f"    {line.rstrip()}\n" for line in deque(lines, count))
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ class DataConfig(Config):
     max_duration: Annotated[float, Field(gt=0)] = 200.0  # seconds a batch, padding included
     max_utterances: Annotated[int, Field(ge=1)] | None = None  # a batch
     num_buckets: Annotated[int, Field(ge=1)] = 30
-    pad_multiple: Annotated[int, Field(ge=1)] = 1  # frames a batch is padded to a multiple of: fewer shapes to compile
+    pad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0  # see `padded_length`: fewer shapes to compile kernels for
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: the trainer's own
     cache: bool = False  # keep stored features in memory as float16 (58 MB an hour of speech at 80 bins)
     on_the_fly: bool = False  # compute features from the audio even where they are stored (`augment` needs it)
@@ -105,10 +105,16 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
 
-def pad_features(features: list[np.ndarray] | list[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
+def padded_length(frames: int, fraction: float) -> int:
+    """`frames` rounded up to a multiple of the largest power of two that is at most `fraction` of it (at least 1)."""
+    step = 1 << max(0, int(frames * fraction).bit_length() - 1)
+    return -(-frames // step) * step
+
+
+def pad_features(features: list[np.ndarray] | list[Tensor], fraction: float = 0.0) -> tuple[Tensor, Tensor]:
     """Feature matrices (frames, dim) as one padded (batch, frames, dim) float32 and their lengths (batch,) int64."""
     lens = torch.tensor([len(matrix) for matrix in features], dtype=torch.int64)
-    frames = -(-int(lens.max()) // multiple) * multiple
+    frames = padded_length(int(lens.max()), fraction)
     padded = torch.full((len(features), frames, features[0].shape[1]), PADDING)
     for row, matrix in zip(padded, features, strict=True):
         row[: len(matrix)] = torch.as_tensor(matrix)
@@ -180,7 +186,8 @@ class Batches(Dataset):
         if train and config.augment and not self.from_audio:
             raise UserError("data.augment changes the audio: set data.on_the_fly: true, or leave it out.")
         self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None
-        self.spec_augment = SpecAugment(config.spec_augment) if train and config.spec_augment else None
+        masks = train and config.spec_augment and epoch + 1 >= config.spec_augment.first_epoch
+        self.spec_augment = SpecAugment(config.spec_augment) if masks else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -197,7 +204,7 @@ class Batches(Dataset):
         cuts = [self.cuts[index] for index in indices]
         rng = np.random.default_rng([self.config.seed, self.epoch, number])
         matrices = [self._features(cut, index, rng) for cut, index in zip(cuts, indices, strict=True)]
-        features, lens = pad_features(matrices, self.config.pad_multiple)
+        features, lens = pad_features(matrices, self.config.pad_fraction)
         if self.spec_augment:
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             features = self.spec_augment(features, lens, generator)

@@ -24,6 +24,7 @@ class SpecAugmentConfig(Config):
     frames_mask_size: Annotated[int, Field(ge=1)] = 100  # frames
     max_frames_mask_fraction: Probability = 0.15
     probability: Probability = 0.9  # of an utterance being augmented at all
+    first_epoch: Annotated[int, Field(ge=1)] = 1  # from 1; a short training first learns to align
 
 
 class SpecAugment:

@@ -37,8 +37,10 @@ def test_one_at_a_time_does_not_meet(pair):
 
 
 def test_a_failure_waits_for_the_others_and_ends_the_recipe(pair):
-    done = pair.run("--work", '[ "$0" = st ] && exit 3; sleep 0.5')
+    done = pair.run("--work", '[ "$0" = st ] && { seq 30; exit 3; }; sleep 0.5; echo joint is done')
     assert done.returncode == 3
+    *_, told = done.stderr.partition("    21\n")  # the last ten lines of its log: other lines may have come between
+    assert told.startswith("".join(f"    {line}\n" for line in range(22, 31)) + "train-st failed")
     assert "train-st failed with status 3" in done.stderr and "to resume: bash run.sh --stage 5" in done.stderr
     assert (pair.folder / "exp/joint/averaged.pt").exists() and not (pair.folder / "exp/hyp").exists()
 

@@ -20,6 +20,7 @@ from steps.prepare.dataset import (
     make_loader,
     pad_features,
     pad_targets,
+    padded_length,
 )
 from utils.errors import UserError
 
@@ -102,6 +103,17 @@ def test_training_augments_and_evaluation_does_not(cuts):
     for batch in make_loader(cuts, {}, off):
         for id, row, length in zip(batch.ids, batch.features, batch.feature_lens, strict=True):
             assert torch.equal(row[:length], plain[id][:length])
+
+
+def test_masks_begin_with_the_epoch_that_is_configured(cuts):
+    def changed(first_epoch, epoch):
+        masks = SMALL.spec_augment.model_copy(update={"first_epoch": first_epoch, "probability": 1.0})
+        on = make_loader(cuts, {}, SMALL.model_copy(update={"spec_augment": masks}), epoch=epoch)
+        off = make_loader(cuts, {}, SMALL.model_copy(update={"spec_augment": None}), epoch=epoch)
+        return any(not torch.equal(a.features, b.features) for a, b in zip(on, off, strict=True))
+
+    assert [changed(3, epoch) for epoch in range(4)] == [False, False, True, True]  # `epoch` counts from 0
+    assert changed(1, 0)
 
 
 def test_reading_leaves_torchs_generator_alone(cuts):
@@ -226,14 +238,25 @@ def test_padding_helpers():
     assert pad_targets([None, None]).tokens.shape == (2, 1)
     padded, lens = pad_features([np.ones((2, 3), np.float16), np.zeros((1, 3), np.float32)])
     assert padded.dtype == torch.float32 and lens.tolist() == [2, 1] and padded[1, 1, 0] == pytest.approx(PADDING)
-    wider, lens = pad_features([np.ones((9, 3), np.float32)], multiple=8)
+    wider, lens = pad_features([np.ones((9, 3), np.float32)], fraction=0.9)
     assert wider.shape == (1, 16, 3) and lens.tolist() == [9] and wider[0, 9:].eq(padded[1, 1, 0]).all()
 
 
-def test_batches_are_padded_to_a_multiple(cuts):
-    for batch in make_loader(cuts, HEADS, SMALL.model_copy(update={"pad_multiple": 32})):
-        assert batch.features.shape[1] % 32 == 0
-        assert batch.features.shape[1] - int(batch.feature_lens.max()) < 32
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.08, 0.5])
+def test_few_lengths_and_little_padding(fraction):
+    lengths = [padded_length(frames, fraction) for frames in range(1, 4097)]
+    assert all(frames <= padded < frames * (1 + fraction) + 1 for frames, padded in enumerate(lengths, 1))
+    between = {length for length in lengths if 1024 < length <= 2048}  # one octave holds at most 2 / fraction of them
+    assert len(between) <= (2 / fraction if fraction else 1024)
+    assert lengths == sorted(lengths)
+
+
+def test_batches_are_padded_to_few_lengths(cuts):
+    lengths = set()
+    for batch in make_loader(cuts, HEADS, SMALL.model_copy(update={"pad_fraction": 0.25})):
+        assert batch.features.shape[1] == padded_length(int(batch.feature_lens.max()), 0.25)
+        lengths.add(batch.features.shape[1])
+    assert all(length % 16 == 0 for length in lengths)
 
 
 def test_moving_a_batch(cuts):
