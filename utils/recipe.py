@@ -81,6 +81,10 @@ def outputs(command: str) -> list[str]:
 def read_recipe(script: str | Path) -> Recipe:
     """Parse a run.sh; what is not recognised is left out, never an error."""
     text = Path(script).read_text("utf-8").replace("\\\n", " ")
+    for name, template in re.findall(
+        r"^(\w+)=\$\(printf '([^']+)'", text, re.MULTILINE
+    ):  # cuts=$(printf 'data/%s/..' ..)
+        text = re.sub(rf"\$({name}\b|{{{name}}})", template.replace("%s", "*").strip(), text)
     lines, recipe = text.splitlines(), Recipe()
     for line in lines[1:]:
         if not line.startswith("#"):
@@ -94,7 +98,7 @@ def read_recipe(script: str | Path) -> Recipe:
             number = int(match[1])
             recipe.stages[number] = match[2] or match[3] or match[4] or ""
         if number is not None and not line.lstrip().startswith("#"):
-            recipe.makers += [(pattern, number) for pattern in outputs(line)]
+            recipe.makers += [(pattern, number) for pattern in outputs(line) if not pattern.startswith("*")]
     return recipe
 
 

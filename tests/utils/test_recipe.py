@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from utils.errors import UserError
 from utils.recipe import Recipe, maker, outputs, read_arguments, read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -112,3 +116,10 @@ def test_outputs_of_run_lines():
 )
 def test_maker_of_a_path(recipe, path, stage):
     assert maker(recipe, path) == stage
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"), [("data/dev/cuts.jsonl.gz", 2), ("/nowhere", None), ("nowhere", None), ("data/lang_char", 3)]
+)
+def test_maker_of_a_path_that_a_variable_names(path, stage):
+    assert maker(read_recipe(ROOT / "egs/asterisk/st/run.sh"), path) == stage
