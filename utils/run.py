@@ -199,9 +199,15 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
 
 
 def last_lines(log: Path, count: int = 10) -> str:
-    """The last lines of a log, indented."""
+    """The last lines of a log, indented; of its last run where it was continued."""
+    last = deque(maxlen=count)
     with open(log, encoding="utf-8", errors="replace") as lines:
-        return "".join(f"    {line.rstrip()}\n" for line in deque(lines, count))
+        for line in lines:
+            if re.match(r"# \d{4}-\d\d-\d\d ", line):
+                last.clear()
+            else:
+                last.append(f"    {line.rstrip()}\n")
+    return "".join(last)
 
 
 def main() -> int:

@@ -43,6 +43,8 @@ def test_a_failure_waits_for_the_others_and_ends_the_recipe(pair):
     assert told.startswith("".join(f"    {line}\n" for line in range(22, 31)) + "train-st failed")
     assert "train-st failed with status 3" in done.stderr and "to resume: bash run.sh --stage 5" in done.stderr
     assert (pair.folder / "exp/joint/averaged.pt").exists() and not (pair.folder / "exp/hyp").exists()
+    again = pair.run("--work", '[ "$0" = st ] && echo once more && exit 3; true')  # not the first run's
+    assert again.stderr.startswith("    once more\ntrain-st failed with status 3")
 
 
 def test_cores_are_shared_and_lines_say_whose_they_are(pair):
