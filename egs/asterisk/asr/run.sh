@@ -47,7 +47,7 @@ stage 6 "Decoding" && for system in $systems; do
     --search ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam
 done
 
-stage 8 "Scores" &&
+if stage 8 "Scores"; then
   run score --in "$decoded" --out RESULTS.md -- python -m steps.score $decoded --report RESULTS.md
-
-[ ! -e RESULTS.md ] || cat RESULTS.md
+  cat RESULTS.md
+fi

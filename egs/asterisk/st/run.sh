@@ -50,7 +50,7 @@ stage 6 "Decoding" "$parallel" && for system in $systems; do
     python -m steps.decode --model "exp/$system" --cuts $cuts --search $search --beam "$beam" --out "exp/$system/decode"
 done
 
-stage 8 "Scores" &&
+if stage 8 "Scores"; then
   run score --in "$decoded" --out RESULTS.md -- python -m steps.score $decoded --report RESULTS.md
-
-[ ! -e RESULTS.md ] || cat RESULTS.md
+  cat RESULTS.md
+fi
