@@ -104,8 +104,11 @@ class Recogniser:
         return [[tokenizer.token(i), round(offset + t * shift, 3), round(s, 4)] for i, t, s in columns]
 
 
-def add_arguments(parser: Parser) -> None:
-    """The options of the command lines that use a `Recogniser`."""
+def add_arguments(parser: Parser, files_follow: bool = False) -> None:
+    """The options of the command lines that use a `Recogniser`.
+
+    Where files follow the options, every search has a `--search` of its own: it must not take a file for another one.
+    """
     parser.add_argument("--model", required=True, help="model folder, exp/<model>")
     parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
@@ -113,7 +116,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
     group = parser.add_argument_group("searches", "each method has its own options; what is not given is its default")
     group.add_argument(
-        "--search", nargs="+", default=[], metavar="HEAD:METHOD", help="such as transducer:modified_beam"
+        "--search",
+        action="extend",
+        nargs=1 if files_follow else "+",
+        default=[],
+        metavar="HEAD:METHOD",
+        help="such as transducer:modified_beam; may be given several times",
     )
     unset = {"default": argparse.SUPPRESS}
     group.add_argument("--beam", type=count, **unset, help="hypotheses kept by prefix_beam and modified_beam (4)")

@@ -46,7 +46,7 @@ class Piece:
 def main(argv: list[str] | None = None) -> int:
     """The command line; status 1 when a file could not be transcribed (the others are)."""
     parser = Parser(prog="steps.transcribe", description=__doc__.splitlines()[0])
-    add_arguments(parser)
+    add_arguments(parser, files_follow=True)
     parser.add_argument("audio", nargs="+", help="files of any format that libsndfile or FFmpeg reads")
     parser.add_argument("--format", default="txt", choices=("txt", "json", *SUBTITLES))
     parser.add_argument("--out", help="folder for a file per recording (and target); else everything is printed")
