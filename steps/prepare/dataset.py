@@ -33,7 +33,7 @@ PADDING = -23.025850929940457  # log(1e-10), what Lhotse and icefall pad log-mel
 class DataConfig(Config):
     """The trainer's `data:` section."""
 
-    max_duration: Annotated[float, Field(gt=0)] = 200.0  # seconds a batch, padding included
+    max_duration: Annotated[float, Field(gt=0)] = 200.0  # seconds a batch, padding to its longest included
     max_utterances: Annotated[int, Field(ge=1)] | None = None  # a batch
     num_buckets: Annotated[int, Field(ge=1)] = 30
     pad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0  # see `padded_length`: fewer shapes to compile kernels for
