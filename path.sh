@@ -5,6 +5,7 @@
 #   DRAGOMAN_VENV     folder of the environment (otherwise .venv); one that was made elsewhere is used as it is
 #   DRAGOMAN_EXTRAS   further files of requirements/ to install, for instance "dev"
 
+[ -n "${BASH_VERSION:-}" ] || { echo "error: these scripts need bash: bash $0 $*" >&2 && exit 2; }
 DRAGOMAN_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 export DRAGOMAN_ROOT LC_ALL=C.UTF-8
 case ":${PYTHONPATH:-}:" in

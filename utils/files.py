@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,9 +75,11 @@ def read_jsonl(path: str | Path) -> Iterator[dict]:
             for number, line in enumerate(lines, 1):  # noqa: B007  the error below names it
                 if line.strip():
                     yield json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: run the stage that makes it again.") from None
+    except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}): run the stage that makes it again.") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is truncated or not gzip ({error}): run the stage that makes it again.") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -30,13 +31,27 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and (unknown := self._unknown()):
+            message = f"unrecognized arguments: {' '.join(unknown)}"  # what is missing may only be misspelt
         if found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
-            commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-            parsers = [self, *(parser for choices in commands for parser in choices.values())]
-            message += nearest(found[1], {name for parser in parsers for name in parser._option_string_actions})
+            message += nearest(found[1], self._names())
         print(f"error: {self.prog}: {message}; see --help.", file=sys.stderr)
         sys.exit(2)
+
+    def _names(self) -> set[str]:
+        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *(parser for choices in commands for parser in choices.values())]
+        return {name for parser in parsers for name in parser._option_string_actions}
+
+    def _unknown(self) -> list[str]:
+        """The long options on the command line that this parser and its commands do not have."""
+        words = self._given[: self._given.index("--")] if "--" in self._given else self._given
+        return [word for word in words if word.startswith("--") and word.partition("=")[0] not in self._names()]
 
 
 class Config(BaseModel):
@@ -52,7 +67,9 @@ def load_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file; `UserError` when it is missing, malformed, or not a mapping."""
     try:
         values = yaml.safe_load(require(path).read_text("utf-8"))
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: save it as UTF-8, or check the path.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, found {type(values).__name__}.")
@@ -71,7 +88,11 @@ def override(values: dict, assignments: list[str]) -> dict:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"Override '{assignment}': '{parent}' holds a value, not a section.")
-        node[last] = yaml.safe_load(text)
+        try:
+            node[last] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            why = getattr(error, "problem", None) or " ".join(str(error).split())
+            raise UserError(f"Override '{assignment}': the value is not YAML ({why}): correct or quote it.") from None
     return values
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import re
 import shlex
 import signal
@@ -78,13 +79,19 @@ def outputs(command: str) -> list[str]:
     return found
 
 
-def read_recipe(script: str | Path) -> Recipe:
-    """Parse a run.sh; what is not recognised is left out, never an error."""
+def filled_in(text: str, values: dict[str, str]) -> str:
+    """`text` with what is known of its `$variables`: single words, and the patterns of name=$(printf 'a/%s' ...)."""
+    for name, template in re.findall(r"^(\w+)=\$\(printf '([^']+)'", text, re.MULTILINE):
+        values = {**values, name: template.replace("%s", "*").strip()}
+    for name, value in values.items():
+        if re.fullmatch(r"[^\s$\\]+", value):
+            text = re.sub(rf"\$({name}\b|{{{name}}})", value, text)
+    return text
+
+
+def read_recipe(script: str | Path, given: dict[str, str] | None = None) -> Recipe:
+    """Parse a run.sh (called with the options `given`); what is not recognised is left out, never an error."""
     text = Path(script).read_text("utf-8").replace("\\\n", " ")
-    for name, template in re.findall(
-        r"^(\w+)=\$\(printf '([^']+)'", text, re.MULTILINE
-    ):  # cuts=$(printf 'data/%s/..' ..)
-        text = re.sub(rf"\$({name}\b|{{{name}}})", template.replace("%s", "*").strip(), text)
     lines, recipe = text.splitlines(), Recipe()
     for line in lines[1:]:
         if not line.startswith("#"):
@@ -93,7 +100,7 @@ def read_recipe(script: str | Path) -> Recipe:
     border = next((n for n, line in enumerate(lines) if re.match(r"[^#]*\. parse_options\.sh", line)), len(lines) - 1)
     read_options(recipe, lines[: border + 1])
     number = None
-    for line in lines[border:]:
+    for line in filled_in("\n".join(lines[border:]), {**recipe.options, **(given or {})}).splitlines():
         if match := STAGE.match(line):
             number = int(match[1])
             recipe.stages[number] = match[2] or match[3] or match[4] or ""
@@ -197,7 +204,8 @@ def shell_code(recipe: Recipe, given: dict[str, str], arguments: list[str]) -> s
         "DRAGOMAN_OPTIONS": " ".join(repeated),
         "DRAGOMAN_AGAIN": " ".join(map(shlex.quote, arguments)) if again else "",
         "DRAGOMAN_BEGAN": repr(time.time()),
-        **{name: value for name, value in given.items() if name not in COMMON},
+        "DRAGOMAN_GIVEN": json.dumps(own := {name: value for name, value in given.items() if name not in COMMON}),
+        **own,
     }
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
 

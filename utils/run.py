@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError, run
-from utils.fingerprint import expand, fingerprint, same
+from utils.fingerprint import expand, files_below, fingerprint, same
 
 PATIENCE = 20.0  # seconds to wait for another run of the same command
 
@@ -94,7 +94,7 @@ def require_inputs(job: Job) -> list[str]:
     script = os.environ.get("DRAGOMAN_SCRIPT", "")
     hint = "check the path"
     if os.path.exists(script):
-        recipe = read_recipe(script)
+        recipe = read_recipe(script, json.loads(os.environ.get("DRAGOMAN_GIVEN") or "{}"))
         number = maker(recipe, missing[0])
         if number is not None:
             hint = f"stage {number} ({recipe.stages[number]}) makes it: start with --stage {number}"
@@ -107,7 +107,7 @@ def done_before(job: Job, paths: list[str]) -> dict | None:
         stamp = json.loads(job.stamp.read_text("utf-8"))
         if stamp["command"] != job.command or stamp["finished"] < float(os.environ.get("DRAGOMAN_SINCE") or 0):
             return None
-        if not all(os.path.exists(path) for path in expand(job.outputs)):
+        if not all(os.path.exists(path) for path in [*expand(job.outputs), *stamp["made"]]):
             return None
         prints = fingerprint(paths, stamp["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -187,7 +187,9 @@ def execute(job: Job, paths: list[str], descriptor: int) -> int:
     if status == 0 and not missing:
         # What it wrote beside its inputs itself (score.json beside hyp.jsonl) is no change of them.
         inputs = {**fingerprint(expand(job.inputs), inputs), **inputs}
-        write_stamp(job, {"command": job.command, "inputs": inputs, "seconds": seconds, "finished": time.time()})
+        made = [path for top in expand(job.outputs) for path in files_below(top)]
+        times = {"seconds": seconds, "finished": time.time()}
+        write_stamp(job, {"command": job.command, "inputs": inputs, "made": made, **times})
         print(f"   {job.name}: {clock(seconds)}", flush=True)
         return 0
     why = f"(killed by signal {-status})" if status < 0 else f"with status {status}"

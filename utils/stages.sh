@@ -3,9 +3,10 @@
 #   stage 1 "Manifests" && run manifests --in downloads --out data/manifests -- python -m local.corpus ...
 # A stage is true when it was asked for; a third word is how many of its commands may run at the same time (they all end
 # before the next stage). `run` skips a command whose inputs and arguments have not changed since it
-# made its outputs; otherwise it runs it with a log, and ends the whole recipe when the command fails.
+# made its outputs; otherwise it runs it with a log, and ends the whole recipe when the command fails. Logs and what is
+# remembered of finished commands are in the folder of the option `exp`, or in exp/ where a recipe has no such option.
 
-DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0
+DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0 DRAGOMAN_GIVEN=''
 DRAGOMAN_LOG=exp/log
 dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=()
 
@@ -17,6 +18,7 @@ dragoman_time() {
 # Called by parse_options.sh: from here on the script is a recipe that ends with a summary.
 dragoman_start() {
   set -eu
+  DRAGOMAN_LOG=${exp:-exp}/log
   # A stage that was not asked for is no failure, even as the script's last line; any other false command is one.
   trap 'dragoman_idle=""' ERR
   trap dragoman_end EXIT
@@ -99,5 +101,5 @@ run() {
 
 dragoman_command() {
   DRAGOMAN_SCRIPT=$PWD/${0##*/} DRAGOMAN_RESUME=$(dragoman_resume) DRAGOMAN_SINCE=$dragoman_since \
-    DRAGOMAN_BESIDE=$dragoman_beside python -S -m utils.run --log "$DRAGOMAN_LOG" "$@"
+    DRAGOMAN_BESIDE=$dragoman_beside DRAGOMAN_GIVEN=$DRAGOMAN_GIVEN python -S -m utils.run --log "$DRAGOMAN_LOG" "$@"
 }

@@ -55,9 +55,11 @@ class Toy:
 
     folder: Path
 
-    def run(self, *arguments: str, script: str = "run.sh", cwd: Path | None = None) -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: str, script: str = "run.sh", cwd: Path | None = None, shell: str = "bash"
+    ) -> subprocess.CompletedProcess:
         """`bash run.sh arguments`, to its end."""
-        command = ["bash", script, *arguments]
+        command = [shell, script, *arguments]
         return subprocess.run(command, cwd=cwd or self.folder, env=environment(), capture_output=True, text=True)
 
     def start(self, *arguments: str) -> subprocess.Popen:

@@ -123,3 +123,10 @@ def test_maker_of_a_path(recipe, path, stage):
 )
 def test_maker_of_a_path_that_a_variable_names(path, stage):
     assert maker(read_recipe(ROOT / "egs/asterisk/st/run.sh"), path) == stage
+
+
+def test_maker_of_a_path_below_a_folder_that_was_given():
+    script = ROOT / "egs/asterisk/st/run.sh"
+    assert maker(read_recipe(script), "exp/joint/averaged.pt") == 5
+    assert maker(read_recipe(script, {"exp": "exp/gpu"}), "exp/gpu/joint/averaged.pt") == 5
+    assert maker(read_recipe(script, {"exp": "exp/gpu"}), "exp/joint/averaged.pt") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from utils.child import Log
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ran(output: str) -> list[str]:
@@ -89,6 +92,39 @@ def test_missing_output_is_made_again(toy):
     toy.run()
     (toy.folder / "exp" / "hyp").unlink()
     assert ran(toy.run().stdout) == ["decode"]
+
+
+def test_emptied_output_folder_is_made_again(toy):
+    toy.run()
+    (toy.folder / "downloads" / "a.wav").unlink()
+    assert ran(toy.run().stdout) == ["download"]  # the folder was there
+
+
+def test_logs_are_in_the_folder_of_the_option_exp(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text().replace("jobs=2 ", "exp=exp # models\njobs=2 "))
+    assert toy.run("--stop-stage", "0", "--exp", "exp/other").returncode == 0
+    assert (toy.folder / "exp/other/log/download.log").exists() and not (toy.folder / "exp/log").exists()
+    assert ran(toy.run("--stop-stage", "0").stdout) == ["download"]  # each folder remembers what was done for it
+
+
+def test_a_link_to_the_script_elsewhere_fails(toy, tmp_path):
+    script = toy.folder / "run.sh"
+    relative = os.path.relpath(ROOT / "path.sh", toy.folder)
+    script.write_text(script.read_text().replace(f'. "{ROOT}/path.sh"', f". {relative} || exit"))
+    assert toy.run("--stop-stage", "0").returncode == 0
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    link = tmp_path / "elsewhere" / "deep" / "run.sh"
+    link.symlink_to(script)
+    done = toy.run("--stop-stage", "0", script=str(link))
+    assert done.returncode != 0 and "path.sh" in done.stderr and "command not found" not in done.stderr
+
+
+def test_sh_is_refused(toy):
+    if "bash" in os.path.realpath(shutil.which("sh")):
+        pytest.skip("sh is bash here")
+    done = toy.run(shell="sh")
+    assert done.returncode == 2 and "need bash: bash run.sh" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_force_runs_everything_again(toy):
