@@ -23,6 +23,8 @@ FREE = {
 }
 OURS = ("checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
 FOLDERS = ("lang", "log", "tensorboard")
+# what to do about a folder whose model is another one
+ANOTHER_FOLDER = "use another folder (--exp of a recipe, --out of steps.train), or --restart of steps.train"
 
 
 class TrainFolder:
@@ -65,9 +67,9 @@ class TrainFolder:
                 old = check_config(old, type(config), str(file)).model_dump(mode="json")
             changed = sorted(_changed(old, values))
             if changed:
+                more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
                 raise UserError(
-                    f"{self.path} was trained with other values of {', '.join(changed)}: "
-                    "give another --out, or --restart to begin again."
+                    f"{self.path} was trained with other values of {', '.join(changed[:4])}{more}: {ANOTHER_FOLDER}."
                 )
         save_config(file, config)
 
@@ -86,8 +88,7 @@ class TrainFolder:
             if own.exists():
                 if source.exists() and not filecmp.cmp(own / "tokens.txt", source / "tokens.txt", shallow=False):
                     raise UserError(
-                        f"{source} has other tokens than {own}, which training was begun with: "
-                        "give another --out, or --restart to begin again."
+                        f"{source} has other tokens than {own}, which training was begun with: {ANOTHER_FOLDER}."
                     )
                 continue
             require(source / "tokens.txt", "stage 3 (lang)")

@@ -8,7 +8,7 @@ import time
 from steps.training.averaging import averaged_model
 from steps.training.config import TrainConfig
 from steps.training.data import SpeechBatches
-from steps.training.folder import TrainFolder
+from steps.training.folder import ANOTHER_FOLDER, TrainFolder
 from steps.training.ledger import Ledger
 from steps.training.signals import StopSignal
 from steps.training.trainer import Trainer
@@ -38,8 +38,7 @@ class Session:
             )
         if state["data"] != self.batches.fingerprint():
             raise UserError(
-                f"{source} was trained on other utterances than {self.config.data.train} now holds: "
-                "give another --out, or --restart to begin again."
+                f"{source} was trained on other utterances than {self.config.data.train} now holds: {ANOTHER_FOLDER}."
             )
         self.trainer.load_state_dict(state, source)
         self.trainer.nonfinite.forget(self.trainer.progress.step)
