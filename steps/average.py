@@ -6,9 +6,11 @@ takes the mean of the models at the ends of these epochs instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from steps.training.averaging import averaged_model
+from steps.training.averaging import State, averaged_model
+from steps.training.folder import TrainFolder
 from utils.checkpoint import own_tensors, save_checkpoint
 from utils.errors import UserError, run
 from utils.files import require
@@ -25,12 +27,44 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
     require(args.exp, "stage 5 (training)")
-    if not 1 <= args.avg <= args.epoch:
-        raise UserError(f"--avg {args.avg} of --epoch {args.epoch}: give 1 to {args.epoch} epochs.")
-    model = averaged_model(args.exp, args.epoch, args.avg, args.plain)
+    model = average(args.exp, args.epoch, args.avg, args.plain)
     save_checkpoint(args.out, {"model": own_tensors(model), "epoch": args.epoch, "averaged_epochs": args.avg})
     print(f"{args.out}: epochs {args.epoch - args.avg + 1} to {args.epoch} of {args.exp}")
     return 0
+
+
+def average(folder: Path, epoch: int, last: int, plain: bool) -> State:
+    """`averaged_model`; where an `epoch-N.pt` is missing, the `UserError` says which averages those left allow."""
+    kept = set(TrainFolder(folder).epochs())
+    if not kept:
+        raise UserError(f"{folder} holds no epoch-N.pt: run stage 5 (training), or give the folder of a model.")
+    there = f"{folder} has only {_files(kept)}, as training deletes older ones"
+    if epoch not in kept:
+        raise UserError(f"--epoch {epoch}: {there}: give --epoch {_choice(kept)}.")
+    if not 1 <= last <= epoch:
+        raise UserError(f"--avg {last} of --epoch {epoch}: give 1 to {epoch} epochs.")
+    missing = needed(epoch, last, plain) - kept
+    try:
+        return averaged_model(folder, epoch, last, plain)
+    except UserError:
+        if not missing:
+            raise
+    allowed = [n for n in range(1, epoch + 1) if needed(epoch, n, plain) <= kept]
+    instead = f"--avg {_choice(allowed)}" + (", or --plain" if needed(epoch, last, True) <= kept else "")
+    raise UserError(f"--epoch {epoch} --avg {last} needs {_files(missing)}, but {there}: give {instead}.")
+
+
+def needed(epoch: int, last: int, plain: bool) -> set[int]:
+    """The epochs whose files an average takes: all of them, or the two ends of a running average."""
+    return set(range(epoch - last + 1, epoch + 1)) if plain else {epoch, epoch - last} - {0}
+
+
+def _files(epochs: Iterable[int]) -> str:
+    return ", ".join(f"epoch-{epoch}.pt" for epoch in sorted(epochs))
+
+
+def _choice(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))
 
 
 if __name__ == "__main__":

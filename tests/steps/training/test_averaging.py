@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from steps.average import average
 from steps.average import main as average_main
 from steps.training.averaging import RunningAverage, averaged_model, between
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -94,6 +95,39 @@ def test_the_command_writes_a_model(tmp_path, model, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [*command[:6], "9", *command[7:]])
     with pytest.raises(UserError, match="--avg 9 of --epoch 3"):
         average_main()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["5", "--avg", "1"], r"--epoch 5: .* has only epoch-3\.pt, epoch-4\.pt, as .*: give --epoch 3 or 4\."),
+        (["4", "--avg", "2"], r"--avg 2 needs epoch-2\.pt, but .* epoch-3\.pt, .*: give --avg 1 or 4, or --plain\."),
+        (["4", "--avg", "3"], r"--avg 3 needs epoch-1\.pt, but .*: give --avg 1 or 4\."),
+        (["4", "--avg", "3", "--plain"], r"needs epoch-2\.pt, but .*: give --avg 1 or 2\."),
+        (["4", "--avg", "0"], "--avg 0 of --epoch 4: give 1 to 4 epochs"),
+    ],
+)
+def test_epochs_that_were_deleted(tmp_path, model, monkeypatch, options, sentence):
+    epochs(tmp_path, model)
+    for epoch in (1, 2):
+        (tmp_path / f"epoch-{epoch}.pt").unlink()
+    command = ["steps.average", "--exp", str(tmp_path), "--out", str(tmp_path / "avg.pt"), "--epoch", *options]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(UserError, match=sentence):
+        average_main()
+    assert not (tmp_path / "avg.pt").exists()
+
+
+def test_an_average_of_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"holds no epoch-N\.pt: run stage 5"):
+        average(tmp_path, 1, 1, plain=False)
+
+
+def test_a_decaying_average_needs_one_file(tmp_path, model):
+    epochs(tmp_path, model, decay=0.5)
+    for epoch in (1, 2, 3):
+        (tmp_path / f"epoch-{epoch}.pt").unlink()
+    assert "weight" in average(tmp_path, 4, 2, plain=False)
 
 
 def test_without_samples_the_ends_of_the_epochs_are_averaged(tmp_path, model):
