@@ -68,3 +68,28 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path):
         override({}, ["lr"])
     with pytest.raises(UserError, match="'path' holds a value, not a section"):
         override({"path": "x"}, ["path.a=1"])
+
+
+@pytest.mark.parametrize("value", ["[1", "{a: [", "2020-13-45", "@x", "a: b: c"])
+def test_an_override_that_is_not_yaml(value):
+    with pytest.raises(UserError, match=r"Override 'inner\.width=.*': the value is not YAML") as caught:
+        override({}, [f"inner.width={value}"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("path: é\n".encode("latin-1"), "is not text in UTF-8"),
+        (b"\x80\x02\x00PK", "is not text in UTF-8"),
+        (b"path: [x", "is not YAML"),
+        (b"path: \x07", "is not YAML"),
+        (b"path: 2020-13-45", "is not YAML"),
+        (b"- x", "must hold 'key: value' lines"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, content, sentence):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.yaml {sentence}") as caught:
+        load_config(tmp_path / "a.yaml", Whole)
+    assert "\n" not in str(caught.value)
