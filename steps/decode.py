@@ -22,7 +22,7 @@ from tqdm import tqdm
 from steps.lang.targets import parse_target, target_text
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import DataConfig, make_loader
-from steps.recogniser import Recogniser, add_arguments, count, search_options
+from steps.recogniser import Recogniser, add_arguments, count, natural, search_options
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import Search
 from utils.errors import UserError, run
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cuts", nargs="+", required=True, help="data/<split>/cuts.jsonl.gz")
     parser.add_argument("--out", required=True, help="folder that gets <split>.<head>.<method>/")
     parser.add_argument("--nbest", type=count, default=1, help="also write that many hypotheses of beam searches")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read features; 0: this one")
+    parser.add_argument("--workers", type=natural, default=0, help="processes that read features; 0: this one")
     args = parser.parse_args(argv)
     options = search_options(args)
     if args.nbest == 1:

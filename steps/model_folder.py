@@ -38,7 +38,12 @@ def load_model(
 
 def load_model_config(folder: str | Path) -> ModelConfig:
     """What `config.yaml` of a model folder says about the model (not about its training)."""
-    file = require(Path(folder) / "config.yaml", "stage 5 (training)")
+    folder = Path(folder)
+    if folder.is_file():
+        parent = folder.parent
+        instead = f"{parent} with --checkpoint {folder.name}" if (parent / "config.yaml").exists() else "exp/<model>"
+        raise UserError(f"{folder} is a file, a model is a folder: give {instead}.")
+    file = require(folder / "config.yaml", "stage 5 (training)")
     values = load_yaml(file)
     return check_config({key: values[key] for key in ModelConfig.model_fields if key in values}, ModelConfig, str(file))
 

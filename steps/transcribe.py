@@ -9,6 +9,7 @@ A long file is cut into pieces of at most --longest seconds, at the quietest poi
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from utils.options import Parser
 
 SUBTITLES = ("srt", "vtt")
 SHORTEST = 0.1  # seconds; nothing is said in less
+LEAST_PIECE = 1.0  # seconds; shorter pieces would cut most words
 
 
 @dataclass
@@ -51,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", default="txt", choices=("txt", "json", *SUBTITLES))
     parser.add_argument("--out", help="folder for a file per recording (and target); else everything is printed")
     parser.add_argument(
-        "--longest", type=positive, default=20.0, help="seconds of the pieces that long files are cut into"
+        "--longest", type=piece_length, default=20.0, help="seconds of the pieces that long files are cut into"
     )
     args = parser.parse_args(argv)
     check_names(args.audio, args.format, args.out)
@@ -74,6 +76,13 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 print(content, end="", flush=True)
     return 1 if failed else 0
+
+
+def piece_length(text: str) -> float:
+    """An argument type: seconds of a piece."""
+    if (value := positive(text)) < LEAST_PIECE:
+        raise argparse.ArgumentTypeError(f"{text} is too short for words, give {LEAST_PIECE:g} or more seconds")
+    return value
 
 
 def check_names(paths: list[str], form: str, out: str | None) -> None:

@@ -34,6 +34,8 @@ def read_audio(path: str | Path, start: float = 0.0, duration: float | None = No
     import soundfile
 
     path = Path(path)
+    if path.is_dir():
+        raise AudioError("missing file", path, "a folder, not a file: give the files in it")
     if not path.is_file():
         raise AudioError("missing file", path, "no such file")
     if path.stat().st_size == 0:
@@ -92,8 +94,13 @@ def change_speed(samples: np.ndarray, factor: float, rate: int = SAMPLING_RATE) 
 
 
 def load_audio(path: str | Path, rate: int = SAMPLING_RATE) -> np.ndarray:
-    """Mono float32 samples (time,) at `rate` of any audio or video file; channels are averaged."""
+    """Mono float32 samples (time,) at `rate` of any audio or video file; channels are averaged.
+
+    `AudioError` as `read_audio`'s, and for samples that are not finite numbers.
+    """
     samples, file_rate = read_audio(path)
+    if not np.isfinite(samples).all():
+        raise AudioError("corrupt", path, "it holds samples that are not numbers (NaN or infinite): convert it again")
     return resample(samples.mean(axis=0), file_rate, rate)
 
 

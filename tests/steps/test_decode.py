@@ -181,6 +181,12 @@ def test_wrong_options_are_one_sentence(world, tmp_path, options, complaint):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_less_than_no_workers(world, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        decode(world, tmp_path, "--workers", "-1")
+    assert stop.value.code == 2 and "argument --workers: -1 is less than 0" in capsys.readouterr().err
+
+
 def test_missing_inputs_name_their_stage(world, tmp_path):
     with pytest.raises(UserError, match=r"nowhere/config\.yaml does not exist: run stage 5"):
         decode(world, tmp_path, model=tmp_path / "nowhere")

@@ -72,7 +72,8 @@ def test_bad_files_are_named_and_the_others_go_on(world, tmp_path, capsys):
     soundfile.write(tmp_path / "short.wav", np.zeros(500), 16000)
     (tmp_path / "empty.wav").touch()
     (tmp_path / "scrambled.wav").write_bytes(b"RIFF" + bytes(range(200)))
-    bad = [tmp_path / name for name in ("missing.wav", "empty.wav", "scrambled.wav", "short.wav")]
+    soundfile.write(tmp_path / "nan.wav", np.r_[world.speech(1.0, seed=1), np.nan], 16000, subtype="FLOAT")
+    bad = [tmp_path / name for name in ("missing.wav", "empty.wav", "scrambled.wav", "short.wav", "nan.wav", ".")]
     good = world.audio / "fr-0.wav"
     assert transcribe(world, *bad[:2], good, *bad[2:], "--search", "ctc:greedy") == 1
     captured = capsys.readouterr()
@@ -144,6 +145,22 @@ def test_outputs_that_would_collide(world, tmp_path):
         transcribe(world, world.audio / "it-1.wav", other, "--out", tmp_path / "out")
     with pytest.raises(UserError, match="--format srt makes a file per recording and target"):
         transcribe(world, other, "--format", "srt")
+
+
+@pytest.mark.parametrize("longest", ["0.01", "0.1", "0.99", "0", "-3"])
+def test_pieces_too_short_for_words(world, capsys, longest):
+    with pytest.raises(SystemExit) as stop:
+        transcribe(world, world.audio / "it-1.wav", "--longest", longest)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and f"argument --longest: {longest} is " in error
+    assert transcribe(world, world.audio / "it-1.wav", "--longest", "1", "--search", "ctc:greedy") == 0
+
+
+def test_a_file_where_the_model_folder_belongs(world):
+    with pytest.raises(UserError, match=f"a model is a folder: give {world.model} with --checkpoint averaged.pt"):
+        main(["--model", str(world.model / "averaged.pt"), str(world.audio / "it-1.wav")])
+    with pytest.raises(UserError, match=r"it-1\.wav is a file, a model is a folder: give exp/<model>\."):
+        main(["--model", str(world.audio / "it-1.wav"), str(world.audio / "it-1.wav")])
 
 
 def test_cues_end_at_pauses_and_before_they_are_full(world):

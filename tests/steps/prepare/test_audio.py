@@ -95,8 +95,18 @@ def test_what_is_not_audio_is_one_sentence(tmp_path):
         load_audio(tmp_path / "none.wav")
     with pytest.raises(UserError, match=r"random.mp3: "):
         load_audio(tmp_path / "random.mp3")
-    with pytest.raises(AudioError, match="no such file"):
+    with pytest.raises(AudioError, match="a folder, not a file"):
         load_audio(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_numbers_are_refused(tmp_path, value):
+    samples = np.stack([tone(22050), tone(22050)], axis=1)
+    samples[5000, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, 22050, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"a\.wav: it holds samples that are not numbers") as caught:
+        load_audio(tmp_path / "a.wav")
+    assert caught.value.reason == "corrupt"
 
 
 def test_audio_error_survives_another_process():
