@@ -7,6 +7,8 @@ Each folder gets score.json (with confidence intervals and signatures) and error
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from steps.scoring.measures import Measure, error_measures, translation_measures
 from utils.errors import UserError, run
 from utils.files import read_json, write_json, write_text
 from utils.options import Parser
+
+LEAST_REPLICATES = 100  # of which 2.5 % are two or three
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,30 @@ def _options() -> Parser:
     return parser
 
 
-def main() -> None:
-    options = _options().parse_args()
+def check_options(options: argparse.Namespace) -> None:
+    """`UserError` for numbers that make no intervals, and for a report that could not be written after the scoring."""
     if options.bootstrap < 0 or options.seed < 0:
         raise UserError("--bootstrap and --seed must not be negative; --bootstrap 0 switches the intervals off.")
+    if 0 < options.bootstrap < LEAST_REPLICATES:
+        raise UserError(
+            f"--bootstrap {options.bootstrap} is too few for intervals: give {LEAST_REPLICATES} or more, or 0 for none."
+        )
+    if options.report:
+        path = Path(options.report)
+        if path.is_dir():
+            raise UserError(f"--report {path} is a folder: give a file, such as {path / 'RESULTS.md'}.")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # modes alone do not tell what root may, or of /proc
+        except OSError as error:
+            raise UserError(
+                f"--report {path} cannot be written in {folder} ({error.strerror}): give a file elsewhere."
+            ) from None
+
+
+def main() -> None:
+    options = _options().parse_args()
+    check_options(options)
     rules = TextRules(options.lowercase, options.remove_punctuation)
     resampling = Resampling(options.bootstrap, options.seed)
     systems = []

@@ -90,7 +90,7 @@ class Decoded:
     def name(self, part: str) -> str:
         """`model`, `split`, `head` or `method`, from decode.json, else the names of the folders."""
         if part == "model":
-            return Path(self.about.get("model") or self.folder.parent.parent).name
+            return Path(str(self.about.get("model") or self.folder.parent.parent)).name
         from_folder = dict(zip(("split", "head", "method"), self.folder.name.split(".", 2), strict=False))
         return str(self.about.get(part) or from_folder.get(part, "–"))
 
@@ -119,6 +119,8 @@ def read_decoded(folder: str | Path, rules: TextRules) -> Decoded:
     if not rows:
         raise UserError(f"{path} is empty: decode again (stage 6).")
     expected = about.get("utterances")
+    if not isinstance(expected, int | None) or isinstance(expected, bool):
+        raise UserError(f"{folder / 'decode.json'}: 'utterances' is {expected!r}, no number: decode again (stage 6).")
     if expected is not None and expected != len(rows):
         raise UserError(f"{path} has {len(rows)} of the {expected} utterances of decode.json: decode again (stage 6).")
     target = _target(path, about, rows)

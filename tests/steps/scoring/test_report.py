@@ -18,7 +18,7 @@ TRAINING = {
     **{"skipped_steps": 2, "dropped_utterances": 7, "hardware": {"cpu": "Sim | 9000", "cores": 2}},
     "versions": {"torch": "1.13.1", "k2": None},
 }
-OPTIONS = ("--title", "Prompts", "--bootstrap", 60)
+OPTIONS = ("--title", "Prompts", "--bootstrap", 100)
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -118,7 +118,7 @@ def test_provenance_is_grouped_by_machine_and_commit(report):
     assert "Commit: `fff0000`" in made.split(first)[0] and first.count("\n") == 1
     assert second.splitlines()[0] == TRAINING["command"] and second.count("steps.decode") == 6
     assert "- Date: 2026-11-22 03:00:00 … 2026-11-22 04:06:00" in made
-    assert re.search(r"- BLEU: `nrefs:1\|bs:60\|seed:12345\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:", made)
+    assert re.search(r"- BLEU: `nrefs:1\|bs:100\|seed:12345\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:", made)
     assert made.count("- chrF2: ") == 1 and made.count("- TER: ") == 1
 
 

@@ -168,6 +168,8 @@ def test_parent_folder_stands_for_its_runs(decode_folder, score):
         ([utterance(ref=["a"])], {}, "hyp.jsonl, entry 1: 'ref' is not a text"),
         ([utterance(language=3)], {}, "hyp.jsonl, entry 1: 'language' is not a text"),
         ([utterance(), utterance()], {}, "hyp.jsonl, entry 2: 'u1' is there twice"),
+        ([utterance()], {"utterances": "x"}, "decode.json: 'utterances' is 'x', no number"),
+        ([utterance()], {"utterances": True}, "decode.json: 'utterances' is True, no number"),
         ([utterance()], {"utterances": 2}, "hyp.jsonl has 1 of the 2 utterances of decode.json"),
         ([], {"utterances": 0}, "hyp.jsonl is empty"),
         ([utterance(ref=None)], {}, "no reference for 'text' in any of its 1 utterances"),
@@ -200,12 +202,36 @@ def test_no_decode_folder_is_one_sentence(decode_folder, score, tmp_path):
     [
         (["--bootstrap", "-1"], "must not be negative"),
         (["--bootstrap", "many"], "argument --bootstrap: invalid int value: 'many'"),
+        (["--bootstrap", "1"], "--bootstrap 1 is too few for intervals: give 100 or more, or 0 for none"),
         (["--reprot", "x"], "did you mean '--report'?"),
+        (["--report", "/proc/R.md"], "--report /proc/R.md cannot be written in /proc ("),
+        (["--report", "/dev/null/R.md"], "--report /dev/null/R.md cannot be written in /dev/null (Not a directory)"),
+        (["--report", "/tmp"], "--report /tmp is a folder: give a file, such as /tmp/RESULTS.md"),
     ],
 )
 def test_wrong_options(decode_folder, score, arguments, sentence):
-    status, _, error = score(decode_folder(), *arguments)
+    folder = decode_folder()
+    status, _, error = score(folder, *arguments)
     assert status in (1, 2) and sentence in error and error.count("\n") == 1
+    assert not (folder / "score.json").exists()
+
+
+def test_an_unknown_option_without_a_folder(score):
+    status, _, error = score("--bogus")
+    assert status == 2 and "unrecognized arguments: --bogus" in error
+
+
+def test_a_report_in_a_folder_that_is_not_there_yet(decode_folder, score, tmp_path):
+    assert score(decode_folder(), "--bootstrap", 0, "--report", tmp_path / "new" / "deep" / "R.md")[0] == 0
+    assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["R.md"]
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02\xff\x00" * 50, b'{"id": "\xe9"}\n'])
+def test_hypotheses_that_are_not_text(decode_folder, score, content):
+    folder = decode_folder()
+    (folder / "hyp.jsonl").write_bytes(content)
+    status, _, error = score(folder)
+    assert status == 1 and "hyp.jsonl is not text in UTF-8: run the stage" in error and error.count("\n") == 1
 
 
 def test_ten_thousand_utterances_in_seconds(decode_folder, score):
