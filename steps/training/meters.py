@@ -35,21 +35,22 @@ class Meter:
     """Mean losses per frame and per token.
 
     `add()` never waits for the device; `means()` does. With `skip_nonfinite`, a batch with a loss that is not finite
-    counts as absent (training skips its step); otherwise it makes the mean what it is.
+    counts as absent, its frames and tokens too (training skips its step); otherwise it makes the mean what it is.
     """
 
     def __init__(self, skip_nonfinite: bool = False) -> None:
         self.skip_nonfinite = skip_nonfinite
         self.sums: dict[str, Tensor] = {}
         self.frames: Tensor | float = 0.0
-        self.tokens: dict[str, float] = {}
+        self.tokens: dict[str, Tensor | float] = {}
 
     def add(self, losses: dict[str, Tensor], frames: float, tokens: dict[str, int]) -> None:
         """Add a batch: `losses` are 0-dim sums over utterances (nats), `tokens` the numbers of tokens by head."""
         values = {name: loss.detach().double() for name, loss in losses.items()}
         if self.skip_nonfinite:
             finite = torch.isfinite(torch.stack(list(values.values())).sum())
-            frames = torch.where(finite, float(frames), 0.0)
+            counted = finite.double()  # float32 would lose frames beyond 2**24
+            frames, tokens = counted * frames, {head: counted * count for head, count in tokens.items()}
             values = {name: torch.where(finite, value, 0.0) for name, value in values.items()}
         self.frames = self.frames + frames
         for head, count in tokens.items():
@@ -58,10 +59,10 @@ class Meter:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def state_dict(self, world: World) -> dict:
-        """The sums over all processes, as plain numbers."""
-        names, heads = sorted(self.sums), sorted(self.tokens)
-        sums = torch.stack([self.sums[name].cpu() for name in names]).tolist() if names else []
-        values = world.total([float(self.frames), *sums, *(self.tokens[head] for head in heads)])
+        """The sums over all processes, as plain numbers; a process that has seen no batch adds zeros."""
+        names, heads = world.from_main((sorted(self.sums), sorted(self.tokens)))
+        sums = [float(self.sums.get(name, 0.0)) for name in names]
+        values = world.total([float(self.frames), *sums, *(float(self.tokens.get(head, 0.0)) for head in heads)])
         return {
             "frames": values[0],
             "sums": dict(zip(names, values[1:], strict=False)),

@@ -60,6 +60,8 @@ def test_two_processes_train_as_one_with_all_their_batches(tmp_path):
     assert found["means"][0] == pytest.approx(means[0]) and found["means"][1] == pytest.approx(means[1])
     assert found["valid"] == pytest.approx(alone.validate())
     assert found["speech"] == alone.progress.speech == sum(SIZES)
+    alone.batches.most_valid = 1  # the second process has none of this
+    assert found["small_valid"] == pytest.approx(alone.validate())
 
 
 def test_losses_are_means_over_frames_and_tokens(tmp_path):

@@ -53,6 +53,7 @@ class ToyBatches:
 
     def __init__(self, batches: list[ToyBatch], world: World | None = None) -> None:
         self.batches, self.world = batches, world or World()
+        self.most_valid: int | None = None  # batches of this process's share that are validated on
 
     def train(self, epoch: int, start: int):
         return self.batches[self.world.rank :: self.world.size][start:]
@@ -61,7 +62,7 @@ class ToyBatches:
         return len(self.batches) // self.world.size
 
     def valid(self):
-        return self.train(0, 0)
+        return self.train(0, 0)[: self.most_valid]
 
     def frames(self, batch: ToyBatch) -> int:
         return 10 * len(batch.ids)
@@ -99,10 +100,11 @@ def two_processes(out: Path) -> None:
     means = trainer.epoch_meter.means(world)
     valid = trainer.validate()
     state = trainer.state_dict()
+    found = {"model": state["model"], "means": means, "valid": valid, "speech": trainer.progress.speech}
+    trainer.batches.most_valid = 1 if world.main else 0
+    found["small_valid"] = trainer.validate()
     if world.main:
-        torch.save(
-            {"model": state["model"], "means": means, "valid": valid, "speech": trainer.progress.speech}, out / "a.pt"
-        )
+        torch.save(found, out / "a.pt")
     world.close()
 
 
