@@ -4,7 +4,8 @@ Source: Yao et al., "Zipformer: A faster and better encoder for automatic speech
 and appendix; the constants and the order of operations are those of icefall's `zipformer/optim.py`, to which the tests
 compare trajectories. Differences: parameters of one shape live in one tensor (nothing is stacked or copied back), the
 clipping threshold stays on an accelerator (no host synchronisation at all), and a step with a non-finite gradient
-changes no parameter (icefall applies the momentum, and before step 10 the non-finite gradient itself).
+changes neither parameters nor moments (icefall applies the momentum, and before step 10 the non-finite gradient
+itself). It counts as a step of the periods, on every device, since an accelerator's host does not know of it.
 """
 
 from __future__ import annotations
@@ -110,13 +111,16 @@ class ScaledAdam(Optimizer):
             work.append((group, stacks, grads, norm, state))
         self.norm = square.sqrt()
         self.finite = torch.isfinite(self.norm)
-        if self.read and not self.finite:
-            return
+        plain = self.read and bool(self.finite)
         for group, stacks, grads, norm, state in work:
             self.clip = self._clip(group, state, norm)
+            state.setdefault("skipped", norm.new_zeros(()))  # older checkpoints have none
+            correction = self._correction(group, state)
             for stack, grad in zip(stacks, grads, strict=True):
-                self._update(group, stack, grad, state["step"])
+                self._update(group, stack, grad, state["step"], correction, plain)
             state["step"] += 1
+            if not plain:
+                state["skipped"] += (~self.finite).to(norm)
 
     def _start(self, group: dict, stacks: list[_Stack]) -> None:
         """Fill the state; each stack's is kept with its first parameter, the group's with its first stack."""
@@ -156,28 +160,38 @@ class ScaledAdam(Optimizer):
             state["threshold"] = median * (group["clipping_scale"] * (2.0 if early else 1.0))
         return torch.where(self.finite, (state["threshold"] / (norm + 1e-20)).clamp(max=1.0), 1.0)
 
-    def _update(self, group: dict, stack: _Stack, grad: Tensor, step: int) -> None:
+    def _correction(self, group: dict, state: dict) -> float | Tensor:
+        """The share of its final value that the mean square has reached (1 from 0.99 on), by the steps not skipped."""
+        beta, step, skipped = group["betas"][1], state["step"], state["skipped"]
+        if self.read:
+            correction = 1 - beta ** (step + 1 - int(skipped))
+            return correction if correction < 0.99 else 1.0
+        correction = 1 - torch.pow(beta, step + 1 - skipped.double())
+        return torch.where(correction < 0.99, correction, 1.0)
+
+    def _update(
+        self, group: dict, stack: _Stack, grad: Tensor, step: int, correction: float | Tensor, plain: bool
+    ) -> None:
+        """`plain`: the step is known to be finite, and numbers may be read."""
         state, (beta1, beta2) = self.state[stack.params[0]], group["betas"]
         factor, keep1, keep2 = 1.0, beta1, beta2
-        if self.read:
+        if plain:
             factor = float(self.clip)
         else:  # a skipped step has no gradient and leaves the moments as they are
             grad = torch.where(self.finite, grad * self.clip, 0.0)
             keep1, keep2 = (torch.where(self.finite, beta, 1.0).to(grad.dtype) for beta in group["betas"])
         square = state["exp_avg_sq"].mul_(keep2).addcmul_(grad, grad, value=(1 - beta2) * factor**2)
-        correction = 1 - beta2 ** (step + 1)
-        correction = correction if correction < 0.99 else 1.0
         # delta = -lr * size * gradient / (sqrt(square / correction) + eps), with the size inside of the denominator
         lr, size, change = group["lr"] * group["scalar_lr_scale"], None, None
         if not stack.scalar:
             lr = group["lr"]
-            size, change = self._sizes(group, stack, state, grad, factor, step)
+            size, change = self._sizes(group, stack, state, grad, factor, step, plain)
         spread = (square * (1 / correction if size is None else 1 / (correction * size * size))).sqrt_()
         spread.add_(group["eps"] if size is None else group["eps"] / size)
         delta = state["delta"].mul_(keep1).addcdiv_(grad, spread, value=-lr * factor * (1 - beta1))
         if change is not None:
             delta.addcmul_(stack.value, change * (1 - beta1))
-        if self.read:
+        if plain:
             stack.value.add_(delta)
         else:
             stack.value.addcmul_(delta, self.finite.to(delta.dtype))
@@ -185,7 +199,7 @@ class ScaledAdam(Optimizer):
             stack.value.clamp_(-group["scalar_max"], group["scalar_max"])
 
     def _sizes(
-        self, group: dict, stack: _Stack, state: dict, grad: Tensor, factor: float, step: int
+        self, group: dict, stack: _Stack, state: dict, grad: Tensor, factor: float, step: int, plain: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The parameters' sizes (count, 1, ...) and, once a period, the relative change of these that is learned."""
         period, rms = group["size_update_period"], state["param_rms"]
@@ -199,12 +213,14 @@ class ScaledAdam(Optimizer):
             return size, None
         beta = group["betas"][1] ** period
         average = state["scale_exp_avg_sq"]
-        average.mul_(beta).add_(state["scale_grads"].square().mean(dim=0), alpha=1 - beta)
+        renewed = average.mul(beta).add_(state["scale_grads"].square().mean(dim=0), alpha=1 - beta)
+        average.copy_(renewed if plain else torch.where(self.finite, renewed, average))
         correction = (1 - beta ** ((step + 1) // period)) ** 0.5
         change = state["scale_grads"].sum(dim=0) * (-group["lr"] * group["scalar_lr_scale"] * correction)
         change = change / (average.sqrt() + group["eps"])
         change.masked_fill_(rms < group["param_min_rms"], 0.0).clamp_(-0.1, 0.1)
-        return size, torch.minimum(change, (group["param_max_rms"] - rms) / rms)
+        change = torch.minimum(change, (group["param_max_rms"] - rms) / rms)
+        return size, change if plain else torch.where(self.finite, change, 0.0)
 
 
 def _stacks(params: list[Tensor]) -> list[_Stack]:

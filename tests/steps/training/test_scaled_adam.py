@@ -72,8 +72,14 @@ def test_a_restored_state_goes_on_exactly():
     assert train(copies, other, 13, 60, generator.set_state(start)) == expected
 
 
+def averages(params, optimizer) -> list[torch.Tensor]:
+    """Copies of all moments."""
+    names = ("exp_avg_sq", "delta", "scale_exp_avg_sq")
+    return [optimizer.state[p][name].clone() for p in params for name in names if name in optimizer.state[p]]
+
+
 @pytest.mark.parametrize("read", [True, False])
-@pytest.mark.parametrize("step", [0, 5, 12, 23])
+@pytest.mark.parametrize("step", [0, 5, 7, 12, 23])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_with_a_nonfinite_gradient_changes_no_parameter_and_no_moment(step, value, read):
     params = parameters()
@@ -81,18 +87,55 @@ def test_a_step_with_a_nonfinite_gradient_changes_no_parameter_and_no_moment(ste
     generator = torch.Generator().manual_seed(8)
     train(params, optimizer, 0, step, generator)
     before = [p.detach().clone() for p in params]
-    moments = [optimizer.state[p]["exp_avg_sq"].clone() for p in params if "exp_avg_sq" in optimizer.state[p]]
+    moments = averages(params, optimizer)
     for p in params:
         p.grad = torch.ones_like(p)
     params[2].grad[1, 1] = value
     optimizer.step()
     assert not optimizer.finite
     assert all(torch.equal(old, new.detach()) for old, new in zip(before, params, strict=True))
-    after = [optimizer.state[p]["exp_avg_sq"] for p in params if "exp_avg_sq" in optimizer.state[p]]
+    after = averages(params, optimizer)
     if step:
-        assert all(torch.equal(old, new) for old, new in zip(moments, after, strict=True))
+        assert len(after) > 8 and all(torch.equal(old, new) for old, new in zip(moments, after, strict=True))
     rows = train(params, optimizer, step + 1, step + 60, generator)
     assert optimizer.finite and torch.isfinite(torch.tensor(rows)).all()
+
+
+def spoil(params, optimizer) -> None:
+    """A step whose gradient is not finite."""
+    for p in params:
+        p.grad = torch.full_like(p, float("nan"))
+    optimizer.step()
+
+
+@pytest.mark.parametrize("spoilt", [(0, 1, 2), (3, 7), (10, 11, 25, 40)])
+def test_skipped_steps_are_the_same_on_every_device(spoilt):
+    rows = []
+    for read in (True, False):
+        params, generator = parameters(), torch.Generator().manual_seed(8)
+        optimizer = make(params, read)
+        rows.append([])
+        for step in range(60):
+            if step in spoilt:
+                spoil(params, optimizer)
+            else:
+                rows[-1] += train(params, optimizer, step, step + 1, generator)
+        assert [state["step"] for state in optimizer.state.values() if "step" in state] == [60]
+    torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=3e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_the_first_good_step_is_as_large_after_skipped_ones(read):
+    sizes = []
+    for skipped in (0, 5):
+        params = parameters()
+        optimizer = make(params, read)
+        for _ in range(skipped):
+            spoil(params, optimizer)
+        before = params[0].detach().clone()
+        train(params, optimizer, 0, 1, torch.Generator().manual_seed(8))
+        sizes.append(float((params[0].detach() - before).abs().mean()))
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
 
 
 def test_parameters_may_be_replaced_after_the_optimizer_was_made():
