@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from steps.lang.targets import target_language, target_text
 from steps.prepare.audio import compute_features
 from steps.prepare.augment import WaveformAugment
-from steps.prepare.config import AugmentConfig
+from steps.prepare.config import AugmentConfig, SpeedConfig
 from steps.prepare.cuts import Cuts
 from steps.prepare.sampler import BatchPlan
 from steps.prepare.specaugment import SpecAugment, SpecAugmentConfig
@@ -216,6 +217,15 @@ class Batches(Dataset):
         durations = torch.tensor([cut.duration for cut in cuts], dtype=torch.float32)
         return Batch([cut.id for cut in cuts], features, lens, durations, targets)
 
+    def largest(self, indices: list[int]) -> Batch:
+        """The batch of the cuts at `indices` where each is as long as augmentation can make it."""
+        if not (self.train and self.config.augment and self.config.augment.speed):
+            return self.make(indices, 0)
+        slowest = AugmentConfig(speed=SpeedConfig(factors=(speed_limits(self.config)[0],)))
+        stretched = copy(self)
+        stretched.config = self.config.model_copy(update={"augment": slowest})
+        return stretched.make(indices, 0)
+
     def _features(self, cut, index: int, rng: np.random.Generator) -> np.ndarray:
         if self.cache is not None:
             return self.cache[index]
@@ -246,7 +256,7 @@ class Loader:
 
     def worst_batch(self) -> Batch:
         """The batch that needs most memory in any epoch, for a probe before the first step."""
-        return self.batches.make(self.plan.worst_batch(), 0)
+        return self.batches.largest(self.plan.worst_batch())
 
     def __iter__(self) -> Iterator[Batch]:
         loader = DataLoader(
@@ -295,6 +305,13 @@ def make_loader(
         shuffle=train,
     )
     return Loader(Batches(cuts, heads, config, plan, epoch, train), plan, start_batch, config.workers)
+
+
+def speed_limits(config: DataConfig) -> tuple[float, float]:
+    """The slowest and the fastest factor by which augmentation may change an utterance; 1, unchanged, is among them."""
+    speed = config.augment.speed if config.augment else None
+    factors = (1.0, *speed.factors) if speed and speed.probability > 0 else (1.0,)
+    return min(factors), max(factors)
 
 
 def feasible(

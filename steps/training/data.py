@@ -10,7 +10,7 @@ from steps.lang.tokenizer import Tokenizer
 from steps.nets.heads import CtcConfig
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
-from steps.prepare.dataset import Batch, Batches, HeadTarget, feasible, make_loader
+from steps.prepare.dataset import Batch, Batches, HeadTarget, feasible, make_loader, speed_limits
 from steps.prepare.sampler import BatchPlan
 from steps.training.config import TrainConfig
 from utils.distributed import World
@@ -21,14 +21,15 @@ class SpeechBatches:
     """Training and validation batches for the heads of a model.
 
     `dropped` lists the training utterances left out ({"id", "reason", "detail"}): those with fewer encoder frames than
-    tokens, whose loss would be infinite, and those with no target at all. `hours` counts the rest.
+    tokens (at the fastest speed that augmentation may choose), whose loss would be infinite, and those with no target
+    at all. `hours` counts the rest.
     """
 
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
         self.data, self.world = config.data, world
         self.encoder = model.encoder
         self.heads = {name: _target(head, tokenizers[name]) for name, head in config.heads.items()}
-        self.cuts, self.dropped = self._usable(config.data.train)
+        self.cuts, self.dropped = self._usable(config.data.train, speed_limits(config.data)[1])
         self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:
             self.valid_cuts, self.valid_dropped = self._usable(config.data.valid)
@@ -36,9 +37,9 @@ class SpeechBatches:
         self.plan = make_loader(self.cuts, self.heads, self.data, rank=world.rank, world_size=world.size).plan
         self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
 
-    def _usable(self, path: str) -> tuple[Cuts, list[dict]]:
+    def _usable(self, path: str, fastest: float = 1.0) -> tuple[Cuts, list[dict]]:
         cuts = Cuts.load(path)
-        keep, dropped = feasible(cuts, self.heads, self.encoder.output_lens)
+        keep, dropped = feasible(cuts, self.heads, self.encoder.output_lens, fastest)
         if not keep:
             why = f"{dropped[0]['id']}: {dropped[0]['reason']} ({dropped[0]['detail']})"
             raise UserError(f"None of the {len(cuts)} utterances of {path} can be trained on; {why}.")
@@ -68,17 +69,18 @@ class SpeechBatches:
 
     def worst(self) -> Batch:
         """The largest batch that training can bring, with augmentation."""
-        return self._batch(self.plan.worst_batch())
+        return self._batches().largest(self.plan.worst_batch())
 
     def sample(self, seconds: float = 20.0) -> Batch:
         """A small batch of utterances of middling length, about `seconds` long."""
         middle = self.plan.order[len(self.plan.order) // 2 :]
         count = int((self.cuts.durations[middle].cumsum() <= seconds).sum())
-        return self._batch([int(index) for index in middle[: max(count, 1)]])
+        return self._batches().make([int(index) for index in middle[: max(count, 1)]], 0)
 
-    def _batch(self, indices: list[int]) -> Batch:
+    def _batches(self) -> Batches:
+        """Any batch of the first epoch, for which no order of batches is needed."""
         plan = BatchPlan(self.cuts.durations[:1], self.data.max_duration)
-        return Batches(self.cuts, self.heads, self.data, plan, 0, True).make(indices, 0)
+        return Batches(self.cuts, self.heads, self.data, plan, 0, True)
 
     def fingerprint(self) -> str:
         """Changes when the utterances, their lengths or their order change."""

@@ -21,6 +21,7 @@ from steps.prepare.dataset import (
     pad_features,
     pad_targets,
     padded_length,
+    speed_limits,
 )
 from utils.errors import UserError
 
@@ -128,6 +129,27 @@ def test_worst_batch_is_as_large_as_any(cuts):
     assert loader.worst_batch().frames >= 0.97 * max(
         b.frames for e in range(3) for b in make_loader(cuts, {}, SMALL, epoch=e)
     )
+
+
+@pytest.mark.parametrize("factors", [(0.5, 1.1), (1.1, 2.0)])
+def test_worst_batch_is_as_large_as_any_change_of_speed_makes_one(cuts, factors):
+    speed = {"factors": factors, "probability": 0.5}
+    config = SMALL.model_validate({**SMALL.model_dump(), "on_the_fly": True, "augment": {"speed": speed}})
+    seen = [b.frames for e in range(6) for b in make_loader(cuts, {}, config, epoch=e)]
+    plain = make_loader(cuts, {}, SMALL).worst_batch().frames
+    worst = make_loader(cuts, {}, config).worst_batch().frames
+    assert worst >= 0.97 * max(seen) and worst == pytest.approx(plain / min(1.0, *factors), rel=0.01)
+    evaluated = make_loader(cuts, {}, config, train=False)
+    assert evaluated.worst_batch().frames == pytest.approx(plain, rel=0.01)
+
+
+def test_speed_limits():
+    def limits(**speed) -> tuple[float, float]:
+        return speed_limits(DataConfig.model_validate({"augment": {"speed": speed}}))
+
+    assert limits(factors=[0.9, 1.2, 1.1]) == (0.9, 1.2) and limits(factors=[0.9, 1.1], probability=0) == (1.0, 1.0)
+    assert limits(factors=[1.3]) == (1.0, 1.3) and limits(factors=[0.8]) == (0.8, 1.0)
+    assert speed_limits(DataConfig()) == speed_limits(DataConfig(augment={"volume": {}})) == (1.0, 1.0)
 
 
 def test_mixed_feature_sizes_are_refused(cuts):

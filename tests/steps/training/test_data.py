@@ -1,0 +1,52 @@
+"""What a trainer learns from: utterances that can be aligned at every speed, and the largest batch."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from steps.prepare.cuts import Cuts
+from steps.training.config import TrainConfig
+from steps.training.data import SpeechBatches
+from utils.distributed import World
+from utils.options import check_config
+
+FRAMES = 90  # of the utterance that has just as many tokens as encoder frames
+
+
+class Tokens:
+    """A stand-in tokenizer: every text has as many tokens, none of them twice."""
+
+    def encode(self, text: str, language: str | None = None) -> list[int]:
+        return list(range(1, FRAMES // 4 + 1))
+
+
+def make_batches(world, **data) -> SpeechBatches:
+    model = SimpleNamespace(encoder=SimpleNamespace(output_lens=lambda lens: lens // 4))
+    values = {
+        "data": {"train": str(world.cuts), "valid": str(world.cuts), "max_duration": 4.0, **data},
+        "encoder": {"name": "zipformer"},
+        "heads": {"ctc": {"target": "text", "lang": "unused"}},
+    }
+    return SpeechBatches(check_config(values, TrainConfig, "test"), model, {"ctc": Tokens()}, World())
+
+
+def test_an_utterance_too_fast_to_be_aligned_is_dropped(world):
+    cuts = Cuts.load(world.cuts)
+    assert FRAMES in cuts.num_frames
+    plain = make_batches(world)
+    speed = {"factors": [1.1], "probability": 0.5}
+    batches = make_batches(world, on_the_fly=True, augment={"speed": speed})
+    assert sum(cuts.num_frames < FRAMES) == len(plain.dropped) == len(batches.dropped) - 1
+    assert batches.valid_dropped == plain.valid_dropped == plain.dropped
+    for epoch in range(3):
+        for batch in batches.train(epoch, 0):
+            assert (batch.feature_lens // 4 >= batch.targets["ctc"].lens).all()
+
+
+@pytest.mark.parametrize(("factors", "longer"), [([0.9, 1.1], 1 / 0.9), ([1.0, 1.2], 1.0)])
+def test_the_largest_batch_is_the_slowest(world, factors, longer):
+    batches = make_batches(world, on_the_fly=True, augment={"speed": {"factors": factors}})
+    assert batches.worst().frames == pytest.approx(make_batches(world).worst().frames * longer, rel=0.01)
+    assert batches.sample().frames > 0
