@@ -86,6 +86,15 @@ stage() {
   echo "== stage $1: $2"
 }
 
+# Prints what starts a program as $1 processes of this machine that work together, one a GPU, on a free port.
+launch() {
+  if [ "$1" -gt 1 ]; then
+    echo "torchrun --rdzv_backend c10d --rdzv_endpoint localhost:0 --nproc_per_node $1"
+  else
+    echo python
+  fi
+}
+
 run() {
   local status=0
   dragoman_idle=''

@@ -13,12 +13,14 @@ splits="dev test"            # what is decoded and scored
 exp=exp                      # folder of models, logs and results: another one for another conf
 beam=4                       # hypotheses kept by the beam searches
 jobs=2                       # processes that prepare features
+processes=1                  # that train a system together: one a GPU
 . parse_options.sh
 
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 decoded=$(for system in $systems; do printf "$exp/$system/decode/%s.* " $splits; done)
 results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
+train="$(launch "$processes") -m steps.train"
 
 stage 0 "Download" && [ -z "$corpus" ] &&
   run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
@@ -41,7 +43,7 @@ fi
 
 stage 5 "Training" && for system in $systems; do
   run "train-$system" --in "data/train/cuts.jsonl.gz data/lang_char data/lang_bpe $conf/$system.yaml" \
-    --out "$exp/$system/averaged.pt" -- python -m steps.train "$conf/$system.yaml" --out "$exp/$system"
+    --out "$exp/$system/averaged.pt" -- $train "$conf/$system.yaml" --out "$exp/$system"
 done
 
 stage 6 "Decoding" && for system in $systems; do

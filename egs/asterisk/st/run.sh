@@ -14,6 +14,7 @@ splits="dev test"            # what is decoded and scored
 exp=exp                      # folder of models, logs and results: another one for another conf
 beam=4                       # hypotheses kept by the beam searches
 jobs=2                       # processes that prepare features
+processes=1                  # that train a system together: one a GPU
 parallel=2                   # systems that are trained and decoded at the same time, sharing the cores
 . parse_options.sh
 
@@ -21,6 +22,7 @@ cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 decoded=$(for system in $systems; do printf "$exp/$system/decode/%s.* " $splits; done)
 results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
+train="$(launch "$processes") -m steps.train"
 
 stage 0 "Download" && [ -z "$corpus" ] &&
   run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
@@ -43,14 +45,15 @@ fi
 
 stage 5 "Training" "$parallel" && for system in $systems; do
   run "train-$system" --in "data/train/cuts.jsonl.gz data/lang_char data/lang_bpe_en $conf/$system.yaml" \
-    --out "$exp/$system/averaged.pt" -- python -m steps.train "$conf/$system.yaml" --out "$exp/$system"
+    --out "$exp/$system/averaged.pt" -- $train "$conf/$system.yaml" --out "$exp/$system"
 done
 
 stage 6 "Decoding" "$parallel" && for system in $systems; do
   search="transducer:greedy transducer:modified_beam"
   [ "$system" != joint ] || search="ctc:greedy ctc:prefix_beam $search"
   run "decode-$system" --in "$exp/$system/averaged.pt $cuts" --out "$exp/$system/decode" -- \
-    python -m steps.decode --model "$exp/$system" --cuts $cuts --search $search --beam "$beam" --out "$exp/$system/decode"
+    python -m steps.decode --model "$exp/$system" --cuts $cuts --search $search --beam "$beam" \
+    --out "$exp/$system/decode"
 done
 
 if stage 8 "Scores"; then

@@ -336,16 +336,9 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder_half_made(task, tmp_path
 
 def test_two_processes_by_torchrun(task, tmp_path):
     out = tmp_path / "model"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "steps.train",
-    ]
+    launch = ". utils/stages.sh; launch 2"  # as a run.sh does
+    words = subprocess.run(["bash", "-c", launch], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    command = [sys.executable, "-m", "torch.distributed.run", *words[1:], "-m", "steps.train"]
     command += [str(task / "conf.yaml"), "--out", str(out), "epochs=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
