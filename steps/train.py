@@ -75,20 +75,25 @@ def prepare(
     config: TrainConfig, folder: TrainFolder, world: World, restart: bool
 ) -> tuple[TrainConfig, dict[str, Tokenizer]]:
     """Make the folder a model folder (config, lang folders, feature options) and read the tokens back from it."""
+    # a mistake is found by one process, which tells the others: one sentence, and nobody waits in vain
+    feature_dim = world.on_main(lambda: _prepare_folder(config, folder, restart))
+    config = config.model_copy(update={"feature_dim": feature_dim})
+    return config, {name: Tokenizer.load(folder.lang(name)) for name in config.heads}
+
+
+def _prepare_folder(config: TrainConfig, folder: TrainFolder, restart: bool) -> int:
+    """Lock the folder and fill it; the number of values a frame."""
     features = Cuts.load(config.data.train).config
     if "feature_dim" in config.model_fields_set and config.feature_dim != features.feature_dim:
         raise UserError(
             f"feature_dim is {config.feature_dim}, but {config.data.train} has {features.feature_dim}: leave it out."
         )
-    config = config.model_copy(update={"feature_dim": features.feature_dim})
-    if world.main:
-        folder.lock()
-        if restart:
-            folder.clear()
-        folder.check_config(config)
-        folder.copy_inputs(features, {name: Path(head.lang) for name, head in config.heads.items()})
-    world.wait()
-    return config, {name: Tokenizer.load(folder.lang(name)) for name in config.heads}
+    folder.lock()
+    if restart:
+        folder.clear()
+    folder.check_config(config.model_copy(update={"feature_dim": features.feature_dim}))
+    folder.copy_inputs(features, {name: Path(head.lang) for name, head in config.heads.items()})
+    return features.feature_dim
 
 
 def build(

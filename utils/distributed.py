@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from utils.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,6 +45,21 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """`work()`'s value, done by the main process while others wait; what it raises ends these without a word."""
+        value, error = None, None
+        if self.main:
+            try:
+                value = work()
+            except Exception as raised:
+                error = raised
+        value, failed = self.from_main((value, error is not None))
+        if error is not None:
+            raise error
+        if failed:
+            raise SystemExit(1)
+        return value
 
     def wait(self) -> None:
         """Return when every process has called this."""
