@@ -198,13 +198,14 @@ def shell_code(recipe: Recipe, given: dict[str, str], arguments: list[str]) -> s
     """Shell assignments for parse_options.sh: the recipe's options, the stages, and what `resume` must repeat."""
     again = "force" in given or {"stage", "stop_stage"} <= set(given)
     repeated = [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in given.items() if name != "stage"]
+    own = {name: value for name, value in given.items() if name not in COMMON}
     values = {
         "DRAGOMAN_STAGE": given.get("stage", recipe.options.get("stage", "0")),
         "DRAGOMAN_STOP_STAGE": given.get("stop_stage", recipe.options.get("stop_stage", "99")),
         "DRAGOMAN_OPTIONS": " ".join(repeated),
         "DRAGOMAN_AGAIN": " ".join(map(shlex.quote, arguments)) if again else "",
         "DRAGOMAN_BEGAN": repr(time.time()),
-        "DRAGOMAN_GIVEN": json.dumps(own := {name: value for name, value in given.items() if name not in COMMON}),
+        "DRAGOMAN_GIVEN": json.dumps(own),
         **own,
     }
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
