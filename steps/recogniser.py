@@ -148,13 +148,15 @@ def positive(text: str) -> float:
 
 def count(text: str) -> int:
     """An argument type: a whole number from 1."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+    return _whole(text, 1)
 
 
 def natural(text: str) -> int:
     """An argument type: a whole number from 0."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if (value := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
     return value
