@@ -120,12 +120,14 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
     with tqdm(total=round(table.durations.sum(), 1), unit="s", desc=split, disable=None) as progress:
         for batch, indices in zip(loader, loader.plan.batches(0), strict=True):
             places = [keep[index] for index in indices]
-            (encoder_out, lens), seconds = recogniser.encode(batch.features, batch.feature_lens)
+            encoded, seconds = recogniser.encode(batch.features, batch.feature_lens)
             for output in outputs:
                 rows = [row for row, place in enumerate(places) if output.wants(supervisions[place])]
                 if not rows:
                     continue
-                found, search_seconds = recogniser.search(output.search, encoder_out[rows], lens[rows])
+                languages = [supervisions[places[row]].language for row in rows]
+                prompts = recogniser.prompts(output.search, languages)
+                found, search_seconds = recogniser.search(output.search, encoded.select(rows), prompts)
                 output.search_seconds += search_seconds
                 audio = float(batch.durations[rows].sum())
                 output.audio_seconds += audio

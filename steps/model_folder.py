@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.model import Model, ModelConfig
+from steps.pretrained.folder import find_model
 from utils.checkpoint import fit_state, load_checkpoint
 from utils.errors import UserError
-from utils.files import require
+from utils.files import require, write_text
 from utils.options import check_config, load_yaml
+
+PRETRAINED = "pretrained"  # subfolder with the shapes of pretrained parts
 
 
 def load_model(
@@ -31,9 +35,28 @@ def load_model(
     state = load_checkpoint(file, "cpu")
     if "model" not in state:
         raise UserError(f"{file} holds no model: give a file written by steps.train or steps.average.")
-    model = Model(config, {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()})
-    fit_state(model, state["model"], file)
+    sizes = {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()}
+    model = Model(config, sizes, folder / PRETRAINED)
+    fill(model, state["model"], tokenizers, file)
     return model.to(device).eval(), tokenizers, config
+
+
+def fill(model: Model, state: dict[str, Tensor], tokenizers: dict[str, Tokenizer], source: str | Path) -> None:
+    """Load a checkpoint's `state`; pretrained parameters that it leaves out are read from where they came from."""
+    missing = {name for name, _ in model.named_parameters()} - state.keys()
+    if missing & model.pretrained_names():
+        model.load_pretrained({head: tokenizer.ids for head, tokenizer in tokenizers.items()})
+        state = {**{name: value for name, value in model.full_state().items() if name in missing}, **state}
+    fit_state(model, state, source)
+
+
+def copy_pretrained(config: ModelConfig, folder: Path) -> None:
+    """Copy the `config.json` of every pretrained part into a model folder, which then tells the model's shape alone."""
+    parts = {"encoder": config.encoder, **{f"heads.{key}": head for key, head in config.heads.items()}}
+    for name, part in parts.items():
+        if path := getattr(part, "path", None):
+            source = find_model(path, f"{name}.path") / "config.json"
+            write_text(folder / PRETRAINED / name / "config.json", source.read_text("utf-8"))
 
 
 def load_model_config(folder: str | Path) -> ModelConfig:

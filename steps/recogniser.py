@@ -13,9 +13,12 @@ from torch import Tensor
 
 from steps.model_folder import load_model, load_model_config
 from steps.nets.model import parameter_counts
+from steps.nets.speech import Encoded
 from steps.prepare.config import FeatureConfig
+from steps.prepare.dataset import prompt_tokens
 from steps.search.hypothesis import Hypothesis
-from steps.search.methods import Search, plan_searches
+from steps.search.methods import METHODS, Search, Spoken, plan_searches
+from steps.training.data import head_target
 from utils.devices import autocast, choose_device, is_out_of_memory
 from utils.errors import UserError
 from utils.files import require
@@ -49,6 +52,19 @@ class Recogniser:
         self.model, self.tokenizers, self.config = load_model(folder, checkpoint, self.device)
         self._check_finite()
         self.seconds_per_frame = FRAME_SHIFT * self.model.encoder.subsampling_factor
+        self._check_ctc_heads()
+        # what a search is told of an utterance before its first token
+        self.prompted = {
+            search.head: target
+            for search in self.searches
+            if (target := head_target(self.config.heads[search.head], self.tokenizers[search.head])).prompted
+        }
+
+    def _check_ctc_heads(self) -> None:
+        for search in self.searches:
+            ctc = search.options.get("ctc_head")
+            if ctc and self.tokenizers[ctc].tokens != self.tokenizers[search.head].tokens:
+                raise UserError(f"--ctc-head {ctc} has other tokens than {search.head}: give one that shares them.")
 
     def _check_finite(self) -> None:
         for name, value in self.model.state_dict().items():
@@ -72,13 +88,20 @@ class Recogniser:
         counts = parameter_counts(self.model)
         return counts["encoder"] + counts[f"heads.{search.head}"]
 
-    def encode(self, features: Tensor, lens: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
+    def encode(self, features: Tensor, lens: Tensor) -> tuple[Encoded, float]:
         """Encoder output `(N, T', D)` and its lengths for features `(N, T, F)`, and the seconds that it took."""
         return self._timed(lambda: self.model.encode(features.to(self.device), lens.to(self.device)))
 
-    def search(self, search: Search, encoder_out: Tensor, lens: Tensor) -> tuple[list[list[Hypothesis]], float]:
-        """The hypotheses of each utterance, and the seconds that it took."""
-        return self._timed(lambda: search(self.model.heads[search.head], encoder_out, lens))
+    def search(
+        self, search: Search, encoded: Encoded, prompts: Tensor | None = None
+    ) -> tuple[list[list[Hypothesis]], float]:
+        """The hypotheses of each utterance, and the seconds that it took; `prompts (N, P)` where the head has them."""
+        return self._timed(lambda: search(Spoken(self.model.heads, encoded, prompts)))
+
+    def prompts(self, search: Search, languages: Sequence[str | None]) -> Tensor | None:
+        """The prompts `(N, P)` of utterances in these languages, None where the head has none."""
+        target = self.prompted.get(search.head)
+        return target and torch.tensor([prompt_tokens(target, language) for language in languages])
 
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         started = time.perf_counter()
@@ -128,6 +151,13 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
     group.add_argument("--max-symbols", type=count, **unset, help="tokens a frame of a transducer's greedy search (1)")
     group.add_argument("--blank-penalty", type=float, **unset, help="taken off a transducer's blank logit (0)")
     group.add_argument("--temperature", type=positive, **unset, help="of modified_beam's softmax (1)")
+    group.add_argument("--length-penalty", type=float, **unset, help="attention:beam: power of the length (1)")
+    group.add_argument("--min-tokens", type=natural, **unset, help="attention:beam: shortest text (0)")
+    group.add_argument("--max-tokens", type=count, **unset, help="attention: longest text (200)")
+    group.add_argument("--max-length-ratio", type=positive, **unset, help="attention: longest text, per frame (1)")
+    group.add_argument("--no-repeat-ngram", type=natural, **unset, help="attention:beam: no so many tokens twice (0)")
+    group.add_argument("--ctc-head", **unset, metavar="HEAD", help="attention:beam: CTC head to score with")
+    group.add_argument("--ctc-weight", type=float, **unset, help="attention:beam: its share of the score (0.3)")
     group.add_argument(
         "--no-length-norm", dest="length_norm", action="store_false", **unset, help="modified_beam: rank by total score"
     )
@@ -135,7 +165,7 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
 
 def search_options(args: argparse.Namespace) -> dict[str, Any]:
     """The searches' options that were given."""
-    names = ("beam", "nbest", "max_symbols", "blank_penalty", "temperature", "length_norm")
+    names = {name for methods in METHODS.values() for method in methods.values() for name in method.options}
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 
 from steps.lang.tokenizer import Tokenizer
+from steps.model_folder import PRETRAINED, copy_pretrained
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
 from steps.training.config import TrainConfig
 from steps.training.data import SpeechBatches
 from steps.training.folder import TrainFolder
+from steps.training.initial import initialise
 from steps.training.ledger import Ledger
 from steps.training.nonfinite import NonFinite
 from steps.training.precision import check_precision, choose_precision
@@ -92,6 +94,7 @@ def _prepare_folder(config: TrainConfig, folder: TrainFolder, restart: bool) -> 
     if restart:
         folder.clear()
     folder.check_config(config.model_copy(update={"feature_dim": features.feature_dim}))
+    copy_pretrained(config, folder.path)
     folder.copy_inputs(features, {name: Path(head.lang) for name, head in config.heads.items()})
     return features.feature_dim
 
@@ -101,10 +104,17 @@ def build(
 ) -> tuple[Session, StopSignal]:
     """Everything ready for the first step, or for the next one after an interruption."""
     seed_all(config.seed)
-    model = Model(config, {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}).to(device)
+    sizes = {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}
+    model = Model(config, sizes, folder.path / PRETRAINED)
+    # also before going on from a checkpoint, which leaves out what is not trained
+    model.load_pretrained({name: tokenizer.ids for name, tokenizer in tokenizers.items()})
+    begun_from = initialise(model, config.init)
+    model.to(device)
     batches = SpeechBatches(config, model, tokenizers, world)
     ledger = Ledger(folder.path, world, batches.hours, config.epochs)
     describe(model, batches, config, ledger)
+    for sentence in begun_from:
+        ledger.say(sentence)
     state, source, complaints = folder.newest()
     for complaint in complaints:
         ledger.say(f"warning: {complaint}")

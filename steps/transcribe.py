@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="steps.transcribe", description=__doc__.splitlines()[0])
     add_arguments(parser, files_follow=True)
     parser.add_argument("audio", nargs="+", help="files of any format that libsndfile or FFmpeg reads")
+    parser.add_argument("--language", help="that is spoken, for models whose prompt wants it: en, fr ...")
     parser.add_argument("--format", default="txt", choices=("txt", "json", *SUBTITLES))
     parser.add_argument("--out", help="folder for a file per recording (and target); else everything is printed")
     parser.add_argument(
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in args.audio:
         try:
             samples = read(path, recogniser.features.sampling_rate)
-            pieces = transcribe(recogniser, labels, samples, args.longest, args.max_duration)
+            pieces = transcribe(recogniser, labels, samples, args.longest, args.max_duration, args.language)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -127,7 +128,12 @@ def read(path: str, rate: int) -> np.ndarray:
 
 
 def transcribe(
-    recogniser: Recogniser, labels: dict[str, Search], samples: np.ndarray, longest: float, max_duration: float
+    recogniser: Recogniser,
+    labels: dict[str, Search],
+    samples: np.ndarray,
+    longest: float,
+    max_duration: float,
+    language: str | None = None,
 ) -> list[Piece]:
     """The pieces of `samples` (time,), recognised in batches of like length of at most `max_duration` seconds."""
     features = recogniser.features
@@ -138,9 +144,10 @@ def transcribe(
     with tqdm(total=round(sum(durations)), unit="s", disable=None if len(spans) > 1 else True, leave=False) as progress:
         for batch in BatchPlan(durations, max_duration, shuffle=False).batches(0):
             matrices = [compute_features(samples[slice(*spans[i])], features) for i in batch]
-            (encoder_out, lens), _ = recogniser.encode(*pad_features(matrices))
+            encoded, _ = recogniser.encode(*pad_features(matrices))
             for label, search in labels.items():
-                for i, hypotheses in zip(batch, recogniser.search(search, encoder_out, lens)[0], strict=True):
+                prompts = recogniser.prompts(search, [language] * len(batch))
+                for i, hypotheses in zip(batch, recogniser.search(search, encoded, prompts)[0], strict=True):
                     pieces[i].best[label] = hypotheses[0]
             progress.update(round(sum(durations[i] for i in batch)))
     return pieces

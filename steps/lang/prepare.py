@@ -4,11 +4,16 @@
     python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text translation.en --type bpe \\
         --vocab-size 500 --tags --out data/lang_bpe_500
 
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target translation.fr --type pretrained \\
+        --path openai/whisper-base --out data/lang_whisper_fr
+
 One call makes one token set, joint over all languages that the target has; `--languages fr` makes it for French alone.
+Of a pretrained model's tokens those are kept that the text needs, and its special ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 from collections import Counter
@@ -19,9 +24,12 @@ import sentencepiece as spm
 from lhotse import SupervisionSegment
 from lhotse.serialization import deserialize_item
 
+from steps.lang.pretrained import describe_tokens, load_backend
 from steps.lang.tables import BOUNDARY, SPECIAL, word_table, write_lexicon, write_table
 from steps.lang.targets import parse_target, target_language, target_text, targets_of
-from steps.lang.tokenizer import Tokenizer, load_bpe, normalize, pieces_of, tag
+from steps.lang.text import normalize
+from steps.lang.tokenizer import Tokenizer, load_bpe, pieces_of, tag
+from steps.pretrained.folder import find_model, read_config
 from utils.errors import UserError, run
 from utils.files import atomic_path, read_jsonl, write_json
 from utils.options import Parser
@@ -110,7 +118,13 @@ def prepare(
     out = Path(out)
     tags = [tag(language) for language in texts] if about["tags"] else []
     lines = [line for language in texts for line in texts[language]]
-    if kind == "bpe":
+    if kind == "pretrained":
+        folder = find_model(about["path"], "--path")
+        tokens, kept = pretrained_tokens(folder, None if about["all_tokens"] else lines)
+        about = {**about, **kept}
+        with atomic_path(out / "tokenizer.json") as temporary:
+            temporary.write_bytes((folder / "tokenizer.json").read_bytes())
+    elif kind == "bpe":
         serialized = train_bpe(lines, vocab_size, model_type, tags)
         with atomic_path(out / "bpe.model") as temporary:
             temporary.write_bytes(serialized)
@@ -120,7 +134,7 @@ def prepare(
         tokens = [*SPECIAL, *tags, BOUNDARY, *characters]
     write_table(out / "tokens.txt", tokens)
     write_json(out / "lang.json", {"type": kind, "languages": list(texts), **about, "vocab_size": len(tokens)})
-    if kind == "char":
+    if kind != "bpe":
         (out / "bpe.model").unlink(missing_ok=True)  # an earlier run's, which icefall would read
     tokenizer = Tokenizer.load(out)
     words = word_table(word for line in lines for word in line.split())
@@ -129,6 +143,16 @@ def prepare(
     spelled = [(word, tokenizer.pieces(word)) for word in words[2:-3]]
     write_lexicon(out / "lexicon.txt", [("<UNK>", [*boundary, SPECIAL[2]]), *spelled])
     return tokenizer
+
+
+def pretrained_tokens(folder: Path, texts: Sequence[str] | None) -> tuple[list[str], dict]:
+    """(tokens, what lang.json says of them) of the model in `folder`, those that `texts` need (None: all)."""
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise UserError(f"--path {folder} holds no tokenizer.json: copy the model's tokenizer there.")
+    config = read_config(folder)
+    # Whisper was trained on texts that begin with a space
+    return describe_tokens(load_backend(file), texts, config["eos_token_id"], config["model_type"] == "whisper")
 
 
 def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> str:
@@ -148,20 +172,38 @@ def _options() -> Parser:
     parser.add_argument("--target", nargs="+", default=["text"], help="text, translation.<language>, or several")
     parser.add_argument("--languages", nargs="+", metavar="LANG", help="only text in these languages (of the target)")
     parser.add_argument("--same-language", action="store_true", help="a transcript is its own language's translation")
-    parser.add_argument("--type", choices=["char", "bpe"], default="char", help="characters or sentencepiece units")
+    parser.add_argument(
+        "--type",
+        choices=["char", "bpe", "pretrained"],
+        default="char",
+        help="characters, sentencepiece units, or a pretrained model's tokens",
+    )
     parser.add_argument("--vocab-size", type=int, help=f"bpe: number of tokens (default: {DEFAULT_VOCAB_SIZE})")
     parser.add_argument("--model-type", choices=["unigram", "bpe"], help="bpe: the algorithm (default: unigram)")
+    parser.add_argument("--path", help="pretrained: the model's folder, or its name on the hub")
+    parser.add_argument("--all-tokens", action="store_true", help="pretrained: also those that no text here needs")
     parser.add_argument("--tags", action="store_true", help="a token per language, put before each utterance")
     parser.add_argument("--check", nargs="+", default=[], metavar="FILE", help="report what is unknown in these cuts")
     parser.add_argument("--out", required=True, metavar="DIR", help="lang folder to write")
     return parser
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """`UserError` for an option that the type of token set does not have, or lacks."""
+    kinds = {"vocab_size": "bpe", "model_type": "bpe", "path": "pretrained", "all_tokens": "pretrained"}
+    for name, kind in kinds.items():
+        if options.type != kind and getattr(options, name):
+            other = "a character set has the size that it has" if options.type == "char" else "leave it out"
+            raise UserError(f"--{name.replace('_', '-')} is for --type {kind}: {other}.")
+    if options.type == "pretrained" and not options.path:
+        raise UserError("--type pretrained needs --path: the folder of the model, or its name on the hub.")
+    if options.type == "pretrained" and options.tags:
+        raise UserError("--tags adds tokens that a pretrained model lacks: its own go into the head's prompt.")
+
+
 def main() -> None:
     options = _options().parse_args()
-    for name in ("vocab_size", "model_type"):
-        if options.type == "char" and getattr(options, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')} is for --type bpe: a character set has the size that it has.")
+    check_options(options)
     texts = collect(options.cuts, options.target, options.languages, options.same_language)
     if options.tags and "und" in texts:
         raise UserError(f"{' '.join(options.cuts)}: --tags needs the language of every utterance, and some have none.")
@@ -170,6 +212,8 @@ def main() -> None:
     about = {"tags": options.tags, "target": " ".join(options.target), "same_language": options.same_language}
     if options.type == "bpe":
         about["model_type"] = model_type
+    if options.type == "pretrained":
+        about |= {"path": options.path, "all_tokens": options.all_tokens}
     tokenizer = prepare(texts, options.out, options.type, about, size, model_type)
     print(f"{options.out}: {tokenizer.vocab_size} tokens ({options.type}) for {' '.join(texts)}")
     print(describe(tokenizer, texts, " ".join(options.cuts)))

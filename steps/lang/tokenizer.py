@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece as spm
 
+from steps.lang.pretrained import PretrainedTokenizer
 from steps.lang.tables import BOUNDARY, SPECIAL, UNKNOWN_SURFACE, read_tokens
+from steps.lang.text import normalize, prompt_ids
 from utils.errors import UserError
 from utils.files import read_json, require
-
-
-def normalize(text: str) -> str:
-    """Text in NFC (an accent is one character), words separated by single spaces, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).replace(BOUNDARY, " ").split())
 
 
 def tag(language: str) -> str:
@@ -32,6 +28,7 @@ class Tokenizer:
     """
 
     blank_id, sos_id, eos_id, unk_id = 0, 1, 1, 2
+    ids: list[int] | None = None  # a pretrained model's ids of the tokens: there is no such model
 
     def __init__(
         self, tokens: Sequence[str], languages: Sequence[str], tags: bool, bpe: spm.SentencePieceProcessor | None = None
@@ -46,10 +43,12 @@ class Tokenizer:
         self._knows: dict[str, bool] = {}
 
     @classmethod
-    def load(cls, lang_dir: str | Path) -> Tokenizer:
+    def load(cls, lang_dir: str | Path) -> Tokenizer | PretrainedTokenizer:
         """Read a lang folder, ours or icefall's (no `lang.json`); `UserError` if it is incomplete or inconsistent."""
         lang_dir = require(lang_dir, "stage 3 (lang)")
         about = read_json(lang_dir / "lang.json") if (lang_dir / "lang.json").exists() else {}
+        if about.get("type") == "pretrained":
+            return PretrainedTokenizer.load(lang_dir)
         path, table = lang_dir / "bpe.model", lang_dir / "tokens.txt"
         bpe = None
         if about.get("type", "bpe" if path.exists() else "char") == "char":
@@ -96,6 +95,10 @@ class Tokenizer:
             return " ".join(self._bpe.decode(kept).replace(f" {UNKNOWN_SURFACE} ", UNKNOWN_SURFACE).split())
         text = "".join(UNKNOWN_SURFACE if index == self.unk_id else self.tokens[index] for index in kept)
         return " ".join(text.replace(BOUNDARY, " ").split())
+
+    def prompt(self, tokens: str) -> list[int]:
+        """Ids of tokens written one behind the other, such as `<sos/eos><fr>`."""
+        return prompt_ids(tokens, self._ids)
 
     def pieces(self, text: str) -> list[str]:
         """Symbols of `text` without a language tag, as a lexicon lists them."""

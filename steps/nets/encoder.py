@@ -1,7 +1,8 @@
-"""Encoders by configuration: features of utterances in, embeddings at a lower frame rate out."""
+"""The Zipformer as an encoder: features of utterances in, embeddings at a lower frame rate out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,9 +12,9 @@ from torch.nn import functional as F
 
 from steps.nets.regularizers import Balancer, Whiten
 from steps.nets.schedule import choose, schedule_of, schedules_in
+from steps.nets.speech import Encoded, SpeechEncoder
 from steps.nets.subsampling import Conv2dSubsampling, SubsamplingConfig
 from steps.nets.zipformer import Downsample, DownsampledStack, Frames, LayerSizes, Stack
-from utils.errors import UserError
 from utils.options import Config
 
 DROPOUT = ((0.0, 0.3), (20000.0, 0.1))
@@ -91,7 +92,7 @@ class ZipformerConfig(Config):
 
 
 class Zipformer(nn.Module):
-    """The stacks, and what joins them; forward: (batch, time, dim of the first stack) and lens to the output."""
+    """The stacks, and what joins them."""
 
     def __init__(self, config: ZipformerConfig) -> None:
         super().__init__()
@@ -111,8 +112,11 @@ class Zipformer(nn.Module):
             self.encoders.append(stack if factors[n] == 1 else DownsampledStack(stack, dim, factors[n]))
         self.downsample_output = Downsample(config.output_downsampling_factor)
 
-    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, encoder_dim[0]), lens (batch,) -> (batch, time / output factor, output_dim), its lens."""
+    def forward(self, x: Tensor, lens: Tensor, layers: Sequence[int] = ()) -> Encoded:
+        """x (batch, time, encoder_dim[0]), lens (batch,) to (batch, time / output factor, output_dim), its lens.
+
+        `layers` are stacks, from 1; their outputs come at the same rate.
+        """
         frames = Frames.of(x, lens, *self._chunks())
         masks = self._feature_masks(x)
         outputs = []
@@ -122,7 +126,8 @@ class Zipformer(nn.Module):
             outputs.append(x)
         x = self.downsample_output(self._join(outputs), lens)
         factor = self.config.output_downsampling_factor
-        return x, torch.div(lens + factor - 1, factor, rounding_mode="floor")
+        asked = {number: self.downsample_output(outputs[number - 1], lens) for number in layers}
+        return Encoded(x, torch.div(lens + factor - 1, factor, rounding_mode="floor"), asked)
 
     def _join(self, outputs: list[Tensor]) -> Tensor:
         """The last output, and the channels that it lacks from the latest output that has them."""
@@ -155,7 +160,7 @@ class Zipformer(nn.Module):
         return masks
 
 
-class Encoder(nn.Module):
+class Encoder(SpeechEncoder):
     """The front end (`encoder_embed`) and the stacks (`encoder`), icefall's names.
 
     Under autocast everything is computed in its type, as in any model; outputs come in that type too.
@@ -168,7 +173,7 @@ class Encoder(nn.Module):
             feature_dim, config.per_stack("encoder_dim")[0], config.subsampling, dropout
         )
         self.encoder = Zipformer(config)
-        self.output_dim = self.encoder.output_dim
+        self.output_dim, self.layer_dims = self.encoder.output_dim, self.encoder.dims
         self.subsampling_factor = config.subsampling.factor * config.output_downsampling_factor
         self._schedules = list(schedules_in(self))
         for schedule in self._schedules:
@@ -177,8 +182,7 @@ class Encoder(nn.Module):
             if isinstance(module, (Balancer, Whiten)):
                 module.enabled = config.regularize
 
-    def set_batch_count(self, step: int) -> None:
-        """Tell every schedule how many training steps were made."""
+    def set_batch_count(self, step: float) -> None:
         for schedule in self._schedules:
             schedule.step = step
 
@@ -187,8 +191,8 @@ class Encoder(nn.Module):
         factor = self.encoder.config.output_downsampling_factor
         return torch.div(self.encoder_embed.output_lens(lens) + factor - 1, factor, rounding_mode="floor")
 
-    def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (batch, time, feature_dim) and lens (batch,) in frames -> (batch, time', output_dim) and its lens.
+    def forward(self, features: Tensor, lens: Tensor, layers: Sequence[int] = ()) -> Encoded:
+        """Features (batch, time, feature_dim) and lens (batch,) in frames to (batch, time', output_dim) and its lens.
 
         An utterance too short for a single output frame has length 0 there (and one meaningless frame if all are).
         """
@@ -197,7 +201,7 @@ class Encoder(nn.Module):
         dtype = autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             x, lens = self.encoder_embed(features if dtype is None else features.to(dtype), lens)
-            return self.encoder(x, lens)
+            return self.encoder(x, lens, layers)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:
@@ -207,13 +211,3 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     if device == "cpu":  # torch before 2.4
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-
-
-EncoderConfig = ZipformerConfig
-
-
-def build_encoder(config: EncoderConfig, feature_dim: int) -> Encoder:
-    """The encoder that `config` describes, for features of this dimension; `UserError` if they are too few."""
-    if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):
-        raise UserError(f"The front end needs features of {least} or more dimensions, found feature_dim {feature_dim}.")
-    return Encoder(config, feature_dim)

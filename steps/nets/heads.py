@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from steps.nets.attention_head import AttentionConfig, AttentionHead
 from steps.nets.decoder import Decoder
+from steps.nets.head import Head, HeadConfig
 from steps.nets.joiner import INITIAL_SCALE, Joiner
 from steps.nets.scaling import Linear
-from steps.objectives.backend import Backend
 from steps.objectives.ctc import ctc_backend, ctc_loss
 from steps.objectives.transducer import RnntType, do_prune, prune_ranges, pruned_loss, simple_loss, transducer_backend
 from utils.errors import UserError, nearest
-from utils.options import Config, check_config
+from utils.options import check_config
 
 if TYPE_CHECKING:
     from steps.prepare.dataset import Targets
-
-
-class HeadConfig(Config):
-    """What every head has; the subclass chosen by `name` adds its own keys."""
-
-    name: str
-    # what it learns to write: the transcript, or the translation into a language (ISO 639-1)
-    target: str = Field("text", pattern=r"^(text|translation\.[a-z]{2,3})$")
-    # the lang folder that made its tokens
-    lang: str
-    weight: float = Field(1.0, ge=0.0)
-    # utterances already in the target's language: learn their transcript (else they have no target)
-    same_language: bool = False
-    backend: Backend = "auto"
 
 
 class CtcConfig(HeadConfig):
@@ -60,45 +48,6 @@ class TransducerConfig(HeadConfig):
     delay_penalty: float = Field(0.0, ge=0.0)
 
 
-class Head(nn.Module):
-    """Base of heads: keeps the configuration and leaves out the utterances that have no target for this head."""
-
-    loss_names: ClassVar[tuple[str, ...]]
-
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    @property
-    def backends(self) -> dict[str, str]:
-        """What computes each of the head's losses: "k2" or "torch"."""
-        raise NotImplementedError
-
-    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
-        """The losses of utterances that all have a target; all tensors on one device, but `token_lens` perhaps."""
-        raise NotImplementedError
-
-    def forward(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int = 0) -> dict[str, Tensor]:
-        """Named losses, whose sum is the head's loss: scalars in nats, summed over the utterances that have a target.
-
-        `encoder_out` `(batch, frames, dim)`, `lens` `(batch,)` in its frames; `step` is the training step that
-        schedules go by. Without any target the losses are zeros that still depend on every parameter, as distributed
-        training wants.
-        """
-        present = targets.present.cpu()
-        tokens, token_lens = targets.tokens, targets.lens
-        if not present.any():
-            nothing = sum(p.flatten()[:0].sum() for p in self.parameters()) + encoder_out.flatten()[:0].sum()
-            return {name: nothing.float() for name in self.loss_names}
-        if not present.all():
-            rows = present.nonzero().squeeze(1)
-            token_lens = token_lens.index_select(0, rows.to(token_lens.device))
-            tokens = tokens.index_select(0, rows.to(tokens.device))
-            rows = rows.to(encoder_out.device)
-            encoder_out, lens = encoder_out.index_select(0, rows), lens.index_select(0, rows)
-        return self.losses(encoder_out, lens, tokens, token_lens, step)
-
-
 class CtcHead(Head):
     """Connectionist temporal classification, with icefall's module `ctc_output`."""
 
@@ -120,8 +69,8 @@ class CtcHead(Head):
         dropout, linear, log_softmax = self.ctc_output
         return log_softmax(linear(dropout(encoder_out)).float())
 
-    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
-        loss = ctc_loss(self.log_probs(encoder_out), lens, tokens, token_lens, self._backend)
+    def losses(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int) -> dict[str, Tensor]:
+        loss = ctc_loss(self.log_probs(encoder_out), lens, targets.tokens, targets.lens, self._backend)
         return {"ctc": loss.sum()}
 
 
@@ -148,9 +97,9 @@ class TransducerHead(Head):
         done = 1.0 if not self.training or step >= config.warm_step else step / config.warm_step
         return 1.0 - done * (1.0 - config.simple_loss_scale), 0.1 + 0.9 * done
 
-    def losses(self, encoder_out: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, step: int) -> dict:
-        config = self.config
-        token_lens = token_lens.to(lens.device)
+    def losses(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int) -> dict[str, Tensor]:
+        config, tokens = self.config, targets.tokens
+        token_lens = targets.lens.to(lens.device)
         decoder_out = self.decoder(F.pad(tokens, (1, 0), value=self.decoder.blank_id))
         options: dict[str, Any] = {
             "delay_penalty": config.delay_penalty,
@@ -171,6 +120,7 @@ class TransducerHead(Head):
 
 # name -> (configuration, module)
 HEADS: dict[str, tuple[type[HeadConfig], type[Head]]] = {
+    "attention": (AttentionConfig, AttentionHead),
     "ctc": (CtcConfig, CtcHead),
     "transducer": (TransducerConfig, TransducerHead),
 }
@@ -194,6 +144,11 @@ def head_config(key: str, values: Any) -> HeadConfig:
     return check_config({**values, "name": name}, HEADS[name][0], f"heads.{key}")
 
 
-def build_head(config: HeadConfig, encoder_dim: int, vocab_size: int) -> Head:
-    """The module of a head's configuration; `UserError` when its backend is k2 and that is missing."""
+def build_head(config: HeadConfig, encoder_dim: int, vocab_size: int, folder: Path | None = None) -> Head:
+    """The module of a head's configuration; a pretrained one is as the `config.json` in `folder` (None: its path) says.
+
+    Errors: `UserError` when its backend is k2 and that is missing, or its path holds no such model.
+    """
+    if getattr(config, "path", None):
+        return HEADS[config.name][1](config, encoder_dim, vocab_size, folder)
     return HEADS[config.name][1](config, encoder_dim, vocab_size)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor, nn
 
-from steps.nets.encoder import EncoderConfig, build_encoder
-from steps.nets.heads import HeadConfig, build_head, head_config
-from utils.errors import UserError
+from steps.nets.encoders import EncoderConfig, build_encoder
+from steps.nets.head import HeadConfig
+from steps.nets.heads import build_head, head_config
+from steps.nets.speech import Encoded
+from utils.errors import UserError, nearest
 from utils.options import Config
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ class ModelConfig(Config):
     encoder: EncoderConfig
     heads: dict[str, SerializeAsAny[HeadConfig]]
     feature_dim: int = Field(80, ge=1)
+    freeze: tuple[str, ...] = ()  # parts that are not trained: encoder, encoder.conv1, heads.ctc ...
 
     @field_validator("heads", mode="before")
     @classmethod
@@ -39,37 +44,100 @@ class ModelConfig(Config):
 
 
 class Model(nn.Module):
-    """Encoder and heads. `vocab_sizes` gives each head's number of tokens, blank included."""
+    """Encoder and heads. `vocab_sizes` gives each head's number of tokens, blank included.
 
-    def __init__(self, config: ModelConfig, vocab_sizes: dict[str, int]) -> None:
+    Pretrained parts are as the `config.json` in `folder`/encoder and `folder`/heads.<name> says, or that in their path;
+    their weights come with `load_pretrained` or a checkpoint.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_sizes: dict[str, int], folder: Path | None = None) -> None:
         super().__init__()
         self.config = config
         self.step = 0
-        self.encoder = build_encoder(config.encoder, config.feature_dim)
-        dim = self.encoder.output_dim
-        self.heads = nn.ModuleDict({key: build_head(head, dim, vocab_sizes[key]) for key, head in config.heads.items()})
+        self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
+        self.heads = nn.ModuleDict()
+        for key, head in config.heads.items():
+            dim = self._dim(key, head.layer)
+            self.heads[key] = build_head(head, dim, vocab_sizes[key], _inside(folder, f"heads.{key}"))
+        for key, head in config.heads.items():
+            if share := getattr(head, "share", None):
+                if share not in self.heads:
+                    raise UserError(f"heads.{key}.share: there is no head '{share}'{nearest(share, self.heads)}.")
+                self.heads[key].borrow(self.heads[share], share)
+        self.layers = sorted({head.layer for head in config.heads.values() if head.layer is not None})
+        self._freeze(config.freeze)
 
-    def set_batch_count(self, step: int) -> None:
+    def _dim(self, key: str, layer: int | None) -> int:
+        dims = self.encoder.layer_dims
+        if layer is not None and layer > len(dims):
+            raise UserError(f"heads.{key}.layer is {layer}, the encoder has {len(dims)}.")
+        return self.encoder.output_dim if layer is None else dims[layer - 1]
+
+    def _freeze(self, parts: tuple[str, ...]) -> None:
+        modules = dict(self.named_modules())
+        for part in parts:
+            if part not in modules:
+                near = nearest(part, [name for name in modules if name.count(".") < 2])
+                raise UserError(f"freeze: the model has no part '{part}'{near}.")
+            modules[part].requires_grad_(False)
+        self._frozen = [modules[part] for part in parts]
+        self._encoder_learns = any(p.requires_grad for p in self.encoder.parameters())
+
+    def train(self, mode: bool = True) -> Model:
+        """As torch's; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def load_pretrained(self, ids: dict[str, list[int] | None]) -> None:
+        """Set what others trained to what they trained; `ids` are, by head, their ids of its tokens."""
+        self.encoder.load_pretrained()
+        for key, head in self.heads.items():
+            head.load_pretrained(ids.get(key))
+
+    def pretrained_names(self) -> set[str]:
+        """Names of the parameters that `load_pretrained` sets."""
+        parts = {"encoder": self.encoder, **{f"heads.{key}": head for key, head in self.heads.items()}}
+        return {f"{prefix}.{name}" for prefix, part in parts.items() for name in part.pretrained_names()}
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer."""
+        return super().state_dict()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As torch's, without what was pretrained and is not trained: that is read from where it came from."""
+        state = super().state_dict(*args, **kwargs)
+        fixed = {name for name in self.pretrained_names() if not self.get_parameter(name).requires_grad}
+        return {name: value for name, value in state.items() if name not in fixed}
+
+    def set_batch_count(self, step: float) -> None:
         """Tell schedules (the encoder's, the losses' warm-up) which training step comes next."""
         self.step = step
         self.encoder.set_batch_count(step)
 
-    def encode(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, features: Tensor, lens: Tensor) -> Encoded:
         """Features `(batch, frames, feature_dim)` and their `lens` to `(batch, fewer frames, dim)` and theirs."""
-        return self.encoder(features, lens)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_learns):
+            return self.encoder(features, lens, self.layers)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses named `<head>.<loss>`: scalars in nats, summed over utterances, times the heads' weights."""
-        encoder_out, lens = self.encode(batch.features, batch.feature_lens)
+        encoded = self.encode(batch.features, batch.feature_lens)
         losses = {}
         for key, head in self.heads.items():
-            for name, loss in head(encoder_out, lens, batch.targets[key], self.step).items():
+            found = head(encoded.at(head.config.layer), encoded.lens, batch.targets[key], self.step)
+            for name, loss in found.items():
                 losses[f"{key}.{name}"] = loss * head.config.weight
         return losses
 
     def backends(self) -> dict[str, str]:
         """What computes each loss: `{"ctc.ctc": "torch", ...}`."""
         return {f"{key}.{name}": used for key, head in self.heads.items() for name, used in head.backends.items()}
+
+
+def _inside(folder: Path | None, part: str) -> Path | None:
+    return folder / part if folder is not None and (folder / part / "config.json").exists() else None
 
 
 def parameter_counts(model: Model) -> dict[str, int]:

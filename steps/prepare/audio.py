@@ -105,7 +105,7 @@ def load_audio(path: str | Path, rate: int = SAMPLING_RATE) -> np.ndarray:
 
 
 def make_extractor(config: FeatureConfig):
-    """Lhotse's own extractor (as icefall's recipes use it: Kaldi's frames, no dither, `snip_edges` off)."""
+    """Lhotse's extractor (as icefall's recipes use it: Kaldi's frames, no dither, `snip_edges` off), or Whisper's."""
     return _extractor(config.type, config.sampling_rate, config.num_mel_bins, config.num_ceps)
 
 
@@ -113,9 +113,35 @@ def make_extractor(config: FeatureConfig):
 def _extractor(kind: str, rate: int, num_mel_bins: int, num_ceps: int):
     from lhotse import Fbank, FbankConfig, Mfcc, MfccConfig
 
+    if kind == "whisper":
+        return WhisperFeatures(num_mel_bins)
     if kind == "fbank":
         return Fbank(FbankConfig(sampling_rate=rate, num_mel_bins=num_mel_bins))
     return Mfcc(MfccConfig(sampling_rate=rate, num_mel_bins=num_mel_bins, num_ceps=num_ceps))
+
+
+class WhisperFeatures:
+    """Whisper's log-mel features (Radford et al. 2022, section 2.2), as openai/whisper's `log_mel_spectrogram`.
+
+    Frames of 10 ms, the loudest value of the utterance less 8 (in powers of ten) is the floor; no padding to 30 s.
+    """
+
+    name = "whisper"
+
+    def __init__(self, num_mel_bins: int) -> None:
+        from transformers.audio_utils import mel_filter_bank
+
+        filters = mel_filter_bank(201, num_mel_bins, 0.0, 8000.0, SAMPLING_RATE, norm="slaney", mel_scale="slaney")
+        self.filters = torch.from_numpy(filters).float()
+        self.window = torch.hann_window(400)
+
+    def extract(self, samples: np.ndarray, sampling_rate: int) -> np.ndarray:
+        """Samples (time,) at 16 kHz to (time / 160, num_mel_bins) float32, the quotient rounded as Lhotse does."""
+        length = (len(samples) + 80) // 160 * 160
+        audio = torch.nn.functional.pad(torch.from_numpy(samples), (0, length - len(samples)))
+        spectrum = torch.stft(audio, 400, 160, window=self.window, return_complex=True)[:, :-1].abs().square()
+        mel = (spectrum.T @ self.filters).clamp(min=1e-10).log10()
+        return ((torch.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0).numpy()
 
 
 def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:

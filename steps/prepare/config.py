@@ -58,7 +58,7 @@ class AugmentConfig(Config):
 class FeatureConfig(Config):
     """Stage 2: features, validation and storage. Saved as `features.yaml` beside the splits and into model folders."""
 
-    type: Literal["fbank", "mfcc"] = "fbank"
+    type: Literal["fbank", "mfcc", "whisper"] = "fbank"  # whisper: what Whisper's encoder wants
     sampling_rate: Annotated[int, Field(ge=4000)] = 16000
     num_mel_bins: Annotated[int, Field(ge=4, le=512)] = 80
     num_ceps: Annotated[int, Field(ge=2, le=512)] = 40  # mfcc only; at most num_mel_bins
@@ -79,6 +79,8 @@ class FeatureConfig(Config):
     def consistent(self) -> FeatureConfig:
         if self.type == "mfcc" and self.num_ceps > self.num_mel_bins:
             raise ValueError(f"num_ceps ({self.num_ceps}) must not exceed num_mel_bins ({self.num_mel_bins})")
+        if self.type == "whisper" and self.sampling_rate != 16000:
+            raise ValueError(f"type whisper is made of 16000 samples a second, not {self.sampling_rate}")
         if (self.copies > 0) != (self.augment is not None):
             raise ValueError("'copies' and 'augment' belong together: set both or neither")
         if self.storage == "on_the_fly" and self.copies:
@@ -92,4 +94,4 @@ class FeatureConfig(Config):
     @property
     def feature_dim(self) -> int:
         """Values a frame."""
-        return self.num_mel_bins if self.type == "fbank" else self.num_ceps
+        return self.num_ceps if self.type == "mfcc" else self.num_mel_bins

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from steps.lang.targets import target_language, target_text
+from steps.lang.targets import parse_target, target_language, target_text
 from steps.prepare.audio import compute_features
 from steps.prepare.augment import WaveformAugment
 from steps.prepare.config import AugmentConfig, SpeedConfig
@@ -53,16 +53,21 @@ class HeadTarget:
     target: str
     tokenizer: Any
     same_language: bool = False  # an utterance already in the target language is its own translation
+    aligned: bool = True  # each token takes a frame (CTC, transducers), so that there cannot be more of them
     ctc: bool = False  # repeated tokens need a blank between them
+    prompt: str | None = None  # tokens before the text, with {language} of the speech, {target} of the text
+    prompted: bool = False  # has a prompt: <sos/eos> where `prompt` is None
 
 
 @dataclass
 class Targets:
-    """tokens (batch, tokens) int64, padded with zeros; lens (batch,) int64; present (batch,) bool: has this target."""
+    """tokens (batch, tokens) int64, padded with zeros; lens (batch,) int64; present (batch,) bool: has this target;
+    prompts (batch, prompt tokens) int64, what a decoder is given before the first token."""
 
     tokens: Tensor
     lens: Tensor
     present: Tensor
+    prompts: Tensor
 
 
 @dataclass
@@ -122,19 +127,32 @@ def pad_features(features: list[np.ndarray] | list[Tensor], fraction: float = 0.
     return padded, lens
 
 
-def pad_targets(tokens: list[list[int] | None]) -> Targets:
-    """`Targets` of token lists; None where an utterance lacks this target."""
+def pad_targets(tokens: list[list[int] | None], prompts: list[list[int]] | None = None) -> Targets:
+    """`Targets` of token lists (None where an utterance lacks this target) and of prompts, all of one length."""
     lens = torch.tensor([len(row or []) for row in tokens], dtype=torch.int64)
     padded = torch.zeros(len(tokens), max(1, int(lens.max())), dtype=torch.int64)
     for row, values in zip(padded, tokens, strict=True):
         row[: len(values or [])] = torch.tensor(values or [], dtype=torch.int64)
-    return Targets(padded, lens, torch.tensor([row is not None for row in tokens]))
+    before = torch.tensor(prompts or [[]] * len(tokens), dtype=torch.int64).view(len(tokens), -1)
+    return Targets(padded, lens, torch.tensor([row is not None for row in tokens]), before)
 
 
 def encode_target(supervision, head: HeadTarget) -> list[int] | None:
     """The supervision's tokens for `head`, or None when it has no such text."""
     text = target_text(supervision, head.target, head.same_language)
     return head.tokenizer.encode(text, target_language(supervision, head.target)) if text else None
+
+
+def prompt_tokens(head: HeadTarget, language: str | None) -> list[int]:
+    """The tokens before a text of `head` for speech in `language`; `UserError` where the token set lacks one."""
+    if not head.prompted:
+        return []
+    if head.prompt is None:
+        return [head.tokenizer.sos_id]
+    if language is None and "{language}" in head.prompt:
+        raise UserError(f"The prompt '{head.prompt}' wants the language that is spoken: give it (--language).")
+    target = parse_target(head.target) or language
+    return head.tokenizer.prompt(head.prompt.replace("{language}", str(language)).replace("{target}", str(target)))
 
 
 def as_cuts(cuts: Cuts | CutSet | str | Path) -> Cuts:
@@ -211,7 +229,10 @@ class Batches(Dataset):
             features = self.spec_augment(features, lens, generator)
         supervisions = [cut.supervisions[0] for cut in cuts]
         targets = {
-            name: pad_targets([encode_target(supervision, head) for supervision in supervisions])
+            name: pad_targets(
+                [encode_target(supervision, head) for supervision in supervisions],
+                [prompt_tokens(head, supervision.language) for supervision in supervisions],
+            )
             for name, head in self.heads.items()
         }
         durations = torch.tensor([cut.duration for cut in cuts], dtype=torch.float32)
@@ -341,9 +362,11 @@ def _problem(tokens: dict[str, list[int] | None], heads: dict[str, HeadTarget], 
             "reason": "no target",
             "detail": "no text for any of " + ", ".join(f"{h.target}" for h in heads.values()),
         }
+    if frames < 1:
+        return {"reason": "too short", "detail": "no encoder frame"}
     for name, row in tokens.items():
         repeats = sum(a == b for a, b in pairwise(row or [])) if heads[name].ctc else 0
-        if row is not None and len(row) + repeats > frames:
+        if row is not None and heads[name].aligned and len(row) + repeats > frames:
             found = f"{len(row)} tokens and {repeats} repeats of head '{name}' in {frames} encoder frames"
             return {"reason": "more tokens than frames", "detail": found}
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.hypothesis import Hypothesis
 from steps.search.transducer import modified_beam_search, transducer_greedy
@@ -15,28 +16,75 @@ from utils.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """What a search works on: the model's heads, the encoder's output (`steps.nets.speech.Encoded`) and, for decoders
+    that want one, the prompt of each utterance `(N, P)`."""
+
+    heads: Mapping[str, nn.Module]
+    encoded: Any
+    prompts: Tensor | None = None
+
+    def at(self, key: str) -> tuple[nn.Module, Tensor, Tensor]:
+        """A head, what it reads `(N, T, D)`, and the lengths `(N,)`."""
+        head = self.heads[key]
+        return head, self.encoded.at(head.config.layer), self.encoded.lens
+
+    def log_probs(self, key: str) -> Tensor:
+        """`(N, T, V)` of a CTC head."""
+        head, encoder_out, _ = self.at(key)
+        return head.log_probs(encoder_out)
+
+
+@dataclass(frozen=True)
 class Method:
-    """`search(head, encoder_out (N, T, D), lens (N,), **options)` to lists of hypotheses, best first."""
+    """`search(spoken, head's name, **options)` to lists of hypotheses, best first."""
 
     search: Callable[..., list[list[Hypothesis]]]
     options: dict[str, Any]  # with their defaults
 
 
 def _with_log_probs(search: Callable) -> Callable:
-    def call(head: nn.Module, encoder_out: Tensor, lens: Tensor, **options: Any) -> list[list[Hypothesis]]:
-        return search(head.log_probs(encoder_out), lens, **options)
+    def call(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
+        return search(spoken.log_probs(key), spoken.encoded.lens, **options)
 
     return call
 
 
 def _with_modules(search: Callable) -> Callable:
-    def call(head: nn.Module, encoder_out: Tensor, lens: Tensor, **options: Any) -> list[list[Hypothesis]]:
+    def call(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
+        head, encoder_out, lens = spoken.at(key)
         return search(head.decoder, head.joiner, encoder_out, lens, **options)
 
     return call
 
 
+def _with_prompts(search: Callable) -> Callable:
+    def call(spoken: Spoken, key: str, ctc_head: str = "", **options: Any) -> list[list[Hypothesis]]:
+        if ctc_head:
+            options["ctc_log_probs"] = spoken.log_probs(ctc_head)
+        return search(*spoken.at(key), spoken.prompts, **options)
+
+    return call
+
+
+_ATTENTION = {"max_length_ratio": 1.0, "max_tokens": 200}
 METHODS: dict[str, dict[str, Method]] = {
+    "attention": {
+        "greedy": Method(_with_prompts(attention_greedy), _ATTENTION),
+        "beam": Method(
+            _with_prompts(attention_beam_search),
+            {
+                "beam": 4,
+                "nbest": 1,
+                "length_penalty": 1.0,
+                "min_tokens": 0,
+                "no_repeat_ngram": 0,
+                "ctc_head": "",
+                "ctc_weight": 0.3,
+                **_ATTENTION,
+            },
+        ),
+    },
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
         "prefix_beam": Method(_with_log_probs(ctc_prefix_beam), {"beam": 4, "nbest": 1}),
@@ -65,8 +113,8 @@ class Search:
         """`<head>:<method>`, as on the command line."""
         return f"{self.head}:{self.method}"
 
-    def __call__(self, head: nn.Module, encoder_out: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
-        return self.call(head, encoder_out, lens, **self.options)
+    def __call__(self, spoken: Spoken) -> list[list[Hypothesis]]:
+        return self.call(spoken, self.head, **self.options)
 
 
 def plan_searches(names: Iterable[str], heads: dict[str, str], options: dict[str, Any], model: str) -> list[Search]:
@@ -87,7 +135,7 @@ def plan_searches(names: Iterable[str], heads: dict[str, str], options: dict[str
         defaults = known[method].options
         chosen = {**defaults, **{key: value for key, value in options.items() if key in defaults}}
         searches.append(Search(head, method, chosen, known[method].search))
-    _check_options(searches, options)
+    _check_options(searches, options, heads)
     return searches
 
 
@@ -98,7 +146,7 @@ def _known_head(head: str, heads: dict[str, str], model: str) -> str:
     return heads[head]
 
 
-def _check_options(searches: list[Search], options: dict[str, Any]) -> None:
+def _check_options(searches: list[Search], options: dict[str, Any], heads: dict[str, str]) -> None:
     for key in options:
         if not any(key in search.options for search in searches):
             takers = [f"{t}:{m}" for t, methods in METHODS.items() for m in methods if key in methods[m].options]
@@ -109,3 +157,5 @@ def _check_options(searches: list[Search], options: dict[str, Any]) -> None:
     for search in searches:
         if search.options.get("nbest", 1) > search.options.get("beam", 1):
             raise UserError(f"--nbest {search.options['nbest']} is more than --beam {search.options['beam']} can hold.")
+        if (ctc := search.options.get("ctc_head")) and heads.get(ctc) != "ctc":
+            raise UserError(f"--ctc-head {ctc}: the model has no CTC head of that name{nearest(ctc, heads)}.")

@@ -35,6 +35,10 @@ class LoopConfig(Config):
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # auto: measured on a CPU
     optimizer: OptimizerConfig = ScaledAdamConfig()
     schedule: Schedule = Eden()
+    lr_scale: dict[str, PositiveFloat] = Field(
+        default_factory=dict
+    )  # parts of the model and what multiplies their learning rate
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # once more for every layer below the encoder's top
     epochs: PositiveInt = 30
     accumulate: PositiveInt = 1  # batches a step, on each process
     clip_norm: PositiveFloat | None = None  # L2 norm of all gradients; ScaledAdam also clips itself
@@ -69,4 +73,6 @@ class DataSection(DataConfig):
 class TrainConfig(ModelConfig, LoopConfig):
     """A YAML file for steps.train; `feature_dim` follows from the features and need not be given."""
 
+    # parts of the model from other experiments: {encoder: exp/asr/averaged.pt, heads.a: exp/asr/averaged.pt:heads.b}
+    init: dict[str, str] = Field(default_factory=dict)
     data: DataSection

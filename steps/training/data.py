@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from steps.lang.tokenizer import Tokenizer
+from steps.nets.attention_head import AttentionConfig
+from steps.nets.head import HeadConfig
 from steps.nets.heads import CtcConfig
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
@@ -28,7 +30,7 @@ class SpeechBatches:
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
         self.data, self.world = config.data, world
         self.encoder = model.encoder
-        self.heads = {name: _target(head, tokenizers[name]) for name, head in config.heads.items()}
+        self.heads = {name: head_target(head, tokenizers[name]) for name, head in config.heads.items()}
         self.cuts, self.dropped = self._usable(config.data.train, speed_limits(config.data)[1])
         self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:
@@ -89,5 +91,8 @@ class SpeechBatches:
         return digest.hexdigest()[:16]
 
 
-def _target(head, tokenizer: Tokenizer) -> HeadTarget:
-    return HeadTarget(head.target, tokenizer, head.same_language, ctc=isinstance(head, CtcConfig))
+def head_target(head: HeadConfig, tokenizer: Tokenizer) -> HeadTarget:
+    """What `head` learns, with its tokens, as batches are made of it."""
+    kind = {"aligned": not isinstance(head, AttentionConfig), "ctc": isinstance(head, CtcConfig)}
+    prompt = {"prompt": getattr(head, "prompt", None), "prompted": isinstance(head, AttentionConfig)}
+    return HeadTarget(head.target, tokenizer, head.same_language, **kind, **prompt)

@@ -22,7 +22,7 @@ FREE = {
     *("max_nonfinite", "data.workers"),
 }
 OURS = ("checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
-FOLDERS = ("lang", "log", "tensorboard")
+FOLDERS = ("lang", "log", "pretrained", "tensorboard")
 # what to do about a folder whose model is another one
 ANOTHER_FOLDER = "use another folder (--exp of a recipe, --out of steps.train), or --restart of steps.train"
 

@@ -12,6 +12,7 @@ from steps.training.scaled_adam import ScaledAdam
 from utils.options import Config
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
+Groups = dict[float, list[nn.Parameter]]  # parameters by what their learning rate is multiplied by
 FIRST_FP16_SCALE = 2.0**13  # losses are means over frames; torch's own 2**16 costs a few skipped steps more
 
 
@@ -23,9 +24,9 @@ class ScaledAdamConfig(Config):
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     clipping_scale: PositiveFloat | None = 2.0  # times the median gradient norm of the last hundred steps; null: off
 
-    def build(self, model: nn.Module) -> ScaledAdam:
-        """The optimiser of the parameters of `model` that are trained."""
-        params = [p for p in model.parameters() if p.requires_grad]
+    def build(self, groups: Groups) -> ScaledAdam:
+        """The optimiser of parameters by what their learning rate is multiplied by."""
+        params = [{"params": params, "scale": scale} for scale, params in groups.items()]
         return ScaledAdam(params, lr=self.lr, betas=self.betas, clipping_scale=self.clipping_scale)
 
 
@@ -37,17 +38,17 @@ class AdamWConfig(Config):
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     weight_decay: NonNegativeFloat = 0.01
 
-    def build(self, model: nn.Module) -> torch.optim.AdamW:
-        """The optimiser of the parameters of `model` that are trained."""
-        params = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in params if p.dim() > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
+    def build(self, groups: Groups) -> torch.optim.AdamW:
+        """The optimiser of parameters by what their learning rate is multiplied by."""
+        split = [
+            {"params": [p for p in params if (p.dim() > 1) == decays], "weight_decay": decay, "scale": scale}
+            for scale, params in groups.items()
+            for decays, decay in ((True, self.weight_decay), (False, 0.0))
         ]
-        groups = [group for group in groups if group["params"]]
+        split = [group for group in split if group["params"]]
         # the fused kernel can skip a step on the device; torch 1.13 has none
-        fused = {"fused": True} if params[0].is_cuda and hasattr(torch.amp, "GradScaler") else {}
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=1e-8, **fused)
+        fused = {"fused": True} if split[0]["params"][0].is_cuda and hasattr(torch.amp, "GradScaler") else {}
+        return torch.optim.AdamW(split, lr=self.lr, betas=self.betas, eps=1e-8, **fused)
 
 
 OptimizerConfig = Annotated[ScaledAdamConfig | AdamWConfig, Field(discriminator="name")]
@@ -57,15 +58,16 @@ class Updater:
     """Turns gradients into one step of `optimizer`.
 
     Args:
+      groups: the parameters that are trained (`steps.training.initial.groups`).
       clip_norm: largest L2 norm of all gradients together, None: no limit (ScaledAdam has a limit of its own).
       precision: with `fp16` the loss has to go through `scale()`, and gradients are unscaled here.
     """
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, clip_norm: float | None, precision: str, device: torch.device
+        self, groups: Groups, config: OptimizerConfig, clip_norm: float | None, precision: str, device: torch.device
     ) -> None:
-        self.params = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = config.build(model)
+        self.params = [p for params in groups.values() for p in params]
+        self.optimizer = config.build(groups)
         self.base_lr = config.lr
         self.clip_norm = clip_norm
         self.scaler = _scaler(device) if precision == "fp16" else None
@@ -81,7 +83,7 @@ class Updater:
         `self.norm` is the gradient norm before clipping (ScaledAdam: weighted with the parameters' sizes), 0-dim.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if isinstance(self.optimizer, ScaledAdam):

@@ -13,6 +13,7 @@ from torch import nn
 
 from steps.training.averaging import RunningAverage
 from steps.training.config import LoopConfig
+from steps.training.initial import groups
 from steps.training.meters import Meter, Progress
 from steps.training.nonfinite import NonFinite
 from steps.training.optimizers import Updater
@@ -64,7 +65,8 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.precision, self.device, self.world = precision, device, world
         self.nonfinite, self.stop = nonfinite, stop
-        self.updater = Updater(model, config.optimizer, config.clip_norm, precision, device)
+        by_rate = groups(model, config.lr_scale, config.layer_decay)
+        self.updater = Updater(by_rate, config.optimizer, config.clip_norm, precision, device)
         self.wrapped = world.wrap(model)
         self.average = RunningAverage(model, config.average.decay) if world.main else None
         self.progress = Progress()

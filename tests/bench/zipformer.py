@@ -56,7 +56,9 @@ def make_batch(utterances: int) -> Batch:
     token_lens = lens // 25
     tokens = torch.randint(3, VOCAB, (utterances, 60), generator=generator)
     tokens *= torch.arange(60) < token_lens.unsqueeze(1)
-    targets = Targets(tokens, token_lens, torch.ones(utterances, dtype=torch.bool))
+    targets = Targets(
+        tokens, token_lens, torch.ones(utterances, dtype=torch.bool), torch.ones(utterances, 1, dtype=torch.int64)
+    )
     ids = [str(n) for n in range(utterances)]
     return Batch(ids, features, lens, lens / 100, {"ctc": targets, "transducer": targets})
 
@@ -132,7 +134,9 @@ def check_same_loss(ours: Model, theirs: torch.nn.Module, batch: Batch) -> str:
     with torch.no_grad():
         # one utterance: there, padding has an effect
         one = Batch(batch.ids[:1], batch.features[:1], batch.feature_lens[:1], batch.durations[:1], {})
-        one.targets = {key: Targets(t.tokens[:1], t.lens[:1], t.present[:1]) for key, t in batch.targets.items()}
+        one.targets = {
+            key: Targets(t.tokens[:1], t.lens[:1], t.present[:1], t.prompts[:1]) for key, t in batch.targets.items()
+        }
         losses = float(our_loss(ours.eval(), one)), float(icefall_loss(theirs.eval(), one))
     if abs(losses[0] - losses[1]) > 1e-3 * losses[1]:
         raise UserError(f"The losses of the same parameters differ: {losses[0]:.3f} here, {losses[1]:.3f} in icefall.")

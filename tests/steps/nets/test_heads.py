@@ -25,6 +25,7 @@ class Targets:
     tokens: Tensor
     lens: Tensor
     present: Tensor
+    prompts: Tensor
 
 
 def make_head(values: dict, **more) -> Head:
@@ -38,7 +39,11 @@ def random_batch(present: list[bool]) -> tuple[Tensor, Tensor, Targets]:
     lens = torch.randint(15, 21, (size,))
     target_lens = torch.randint(1, 6, (size,)) * torch.tensor(present)
     tokens = torch.randint(1, VOCAB, (size, 5)) * (torch.arange(5) < target_lens.unsqueeze(1))
-    return torch.randn(size, 20, DIM), lens, Targets(tokens, target_lens, torch.tensor(present))
+    return (
+        torch.randn(size, 20, DIM),
+        lens,
+        Targets(tokens, target_lens, torch.tensor(present), torch.ones(size, 1, dtype=torch.int64)),
+    )
 
 
 @BOTH
@@ -51,7 +56,7 @@ def test_utterances_without_a_target_count_nothing(values: dict) -> None:
     (grad,) = torch.autograd.grad(sum(losses.values()), encoder_out)
     assert (grad[[1, 3]] == 0).all() and (grad[[0, 2]].abs().sum((1, 2)) > 0).all()
     rows = torch.tensor([0, 2])
-    alone = Targets(targets.tokens[rows], targets.lens[rows], targets.present[rows])
+    alone = Targets(targets.tokens[rows], targets.lens[rows], targets.present[rows], targets.prompts[rows])
     for name, loss in head(encoder_out[rows], lens[rows], alone, 100).items():
         torch.testing.assert_close(loss, losses[name])
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from steps.nets.encoder import ZipformerConfig, build_encoder
+from steps.nets.encoder import ZipformerConfig
+from steps.nets.encoders import build_encoder
 from steps.nets.icefall import load_icefall, save_icefall
 from steps.nets.model import Model, ModelConfig
 from utils.errors import UserError

@@ -41,6 +41,7 @@ class Targets:
     tokens: Tensor
     lens: Tensor
     present: Tensor
+    prompts: Tensor
 
 
 @dataclass
@@ -58,7 +59,13 @@ def make_batch(heads: list[str]) -> Batch:
     torch.manual_seed(3)
     lens = torch.tensor([4, 3, 2, 3])
     targets = {
-        key: Targets(torch.randint(3, SIZES[key], (4, 4)), lens, torch.ones(4, dtype=torch.bool)) for key in heads
+        key: Targets(
+            torch.randint(3, SIZES[key], (4, 4)),
+            lens,
+            torch.ones(4, dtype=torch.bool),
+            torch.ones(4, 1, dtype=torch.int64),
+        )
+        for key in heads
     }
     return Batch(torch.randn(4, 60, 20), torch.tensor([60, 56, 50, 58]), targets)
 

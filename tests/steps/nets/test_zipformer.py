@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from steps.nets.encoder import ZipformerConfig, build_encoder
+from steps.nets.encoder import ZipformerConfig
+from steps.nets.encoders import build_encoder
 from utils.errors import UserError
 from utils.options import check_config
 

@@ -1,0 +1,139 @@
+"""The attention decoder as a head: predicts the next token from those before and the encoder's output.
+
+Trained with label-smoothed cross-entropy (Szegedy et al. 2016, section 7); its decoder is a transformer of ours, with
+icefall's names, or Whisper's with the rows of its vocabulary that the token set has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from steps.nets.head import Head, HeadConfig
+from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
+from steps.nets.transformer import MASKED, TransformerConfig, TransformerDecoder
+from steps.pretrained.folder import find_model
+from steps.pretrained.whisper import whisper_sizes, whisper_weights
+from utils.errors import UserError
+
+IGNORED = -100  # what cross-entropy leaves out
+
+
+class AttentionConfig(HeadConfig):
+    """`name: attention`."""
+
+    name: Literal["attention"] = "attention"
+    decoder: TransformerConfig = TransformerConfig()
+    tied: bool = False  # output weights are the embeddings'
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
+    # Whisper's decoder (a folder, or a hub name) instead of a new one: of `decoder`, only the dropout then counts
+    path: str | None = None
+    lora: LoraConfig | None = None  # train adapters of the pretrained decoder, and nothing else of it
+    # tokens before the first one, with {language} of the speech and {target} of the text; null: <sos/eos>
+    prompt: str | None = None
+    share: str | None = None  # the attention head whose decoder this one uses, with its own target and prompt
+
+    @model_validator(mode="after")
+    def _check(self) -> AttentionConfig:
+        if self.share and (self.path or self.lora or "decoder" in self.model_fields_set):
+            raise ValueError("'share' takes the other head's decoder: leave out path, lora and decoder")
+        if self.lora and not self.path:
+            raise ValueError("'lora' adapts a pretrained decoder: give its 'path'")
+        return self
+
+
+class AttentionHead(Head):
+    """`decoder` predicts; token 0 (blank) is never predicted, token 1 ends a text and, without a prompt, begins it."""
+
+    loss_names = ("attention",)
+    blank_id, eos_id = 0, 1
+
+    def __init__(self, config: AttentionConfig, encoder_dim: int, vocab_size: int, folder: Path | None = None) -> None:
+        super().__init__(config)
+        self.vocab_size = vocab_size
+        self._borrowed: list[AttentionHead] = []  # in a list, so that its parameters are not this head's too
+        if config.share:
+            return
+        sizes, tied = config.decoder, config.tied
+        if config.path:
+            folder = folder or find_model(config.path, "heads.attention.path")
+            sizes, tied = whisper_sizes(folder, "decoder", config.decoder.dropout), True
+        own = TransformerDecoder(sizes, encoder_dim, vocab_size, tied)
+        self.decoder_ = add_lora(own, config.lora)
+
+    @property
+    def decoder(self) -> TransformerDecoder:
+        """The decoder, its own or the other head's."""
+        return self._borrowed[0].decoder if self._borrowed else self.decoder_
+
+    def borrow(self, other: Head, key: str) -> None:
+        """Use the decoder of `other`, the head called `key`."""
+        if not isinstance(other, AttentionHead) or other.config.share:
+            raise UserError(f"heads: share: {key} is no attention head with a decoder of its own.")
+        if other.vocab_size != self.vocab_size:
+            raise UserError(f"heads: share: {key} has {other.vocab_size} tokens, not {self.vocab_size}: use one lang.")
+        self._borrowed = [other]
+
+    @property
+    def backends(self) -> dict[str, str]:
+        return {"attention": "torch"}
+
+    def load_pretrained(self, ids: list[int] | None) -> None:
+        """Whisper's decoder; `ids[i]` is its id of token i, -1 for one that it lacks (None: the same tokens)."""
+        if not self.config.path:
+            return
+        folder = find_model(self.config.path, "heads.attention.path")
+        weights = whisper_weights(folder, "decoder")
+        rows = weights["embed.weight"]
+        if ids is None or max(ids) >= len(rows):
+            known = "no ids of its tokens" if ids is None else f"id {max(ids)}"
+            raise UserError(
+                f"{self.config.lang} has {known}, {folder} has {len(rows)} tokens: make the lang folder from that "
+                "model's tokenizer (stage 3: steps.lang.prepare --type pretrained)."
+            )
+        chosen = rows[torch.tensor(ids).clamp(min=0)]
+        chosen[[i for i, other in enumerate(ids) if other < 0]] = rows.mean(0)
+        load_weights(self.decoder_, {**weights, "embed.weight": chosen}, str(folder))
+
+    def pretrained_names(self) -> set[str]:
+        """Names of the parameters that `load_pretrained` sets."""
+        return {f"decoder_.{name}" for name in pretrained_part(self.decoder_)} if self.config.path else set()
+
+    def losses(self, encoder_out: Tensor, lens: Tensor, targets, step: int) -> dict:
+        before, after = teacher_forcing(targets.tokens, targets.lens.to(lens.device), targets.prompts, self.eos_id)
+        logits = self.decoder(before, encoder_out, lens)
+        logits = logits[:, -after.shape[1] :].float()
+        return {"attention": smoothed_cross_entropy(logits, after, self.config.label_smoothing)}
+
+    def start(self, encoder_out: Tensor, lens: Tensor):
+        """The decoder's state before the prompt, for searches."""
+        return self.decoder.start(encoder_out, lens)
+
+    def log_probs(self, tokens: Tensor, state) -> Tensor:
+        """Log-probabilities `(N, B, vocab)` of what follows `tokens (N, B, U)`, which `state` then holds."""
+        logits = self.decoder.extend(tokens, state)[:, :, -1].float()
+        logits[..., self.blank_id] = MASKED
+        return logits.log_softmax(dim=-1)
+
+
+def teacher_forcing(tokens: Tensor, lens: Tensor, prompts: Tensor, eos: int) -> tuple[Tensor, Tensor]:
+    """Inputs `(batch, P + U)` and what should follow `(batch, U + 1)`, `IGNORED` beyond the `eos` behind each text.
+
+    `tokens (batch, U)`, `lens (batch,)`, `prompts (batch, P)` with P at least 1.
+    """
+    after = F.pad(tokens, (0, 1))
+    place = torch.arange(after.shape[1], device=tokens.device)
+    after = after.masked_fill(place == lens[:, None], eos).masked_fill(place > lens[:, None], IGNORED)
+    return torch.cat((prompts, tokens), dim=1), after
+
+
+def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Sum over `targets (batch, U)` of the cross-entropy of `logits (batch, U, vocab)`, in nats."""
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )

@@ -1,0 +1,52 @@
+"""Encoders by configuration: those trained here, and those that others trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from steps.nets.encoder import Encoder, ZipformerConfig
+from steps.nets.lora import LoraConfig, add_lora
+from steps.nets.speech import SpeechEncoder
+from steps.nets.whisper import WhisperEncoder
+from steps.pretrained.folder import find_model
+from utils.errors import UserError
+from utils.options import Config
+
+
+class PretrainedConfig(Config):
+    """What encoders that others trained have in common; `path` is a folder in transformers' layout or a hub name."""
+
+    path: str
+    dropout: float = Field(0.0, ge=0, lt=1)
+    mix: bool = False  # a learned mean of all layers instead of the last
+    downsample: int = Field(1, ge=1)  # join so many output frames into one
+    lora: LoraConfig | None = None  # train adapters, and nothing else of the pretrained part
+
+
+class WhisperConfig(PretrainedConfig):
+    """Whisper's encoder on features of `type: whisper`; 20 ms a frame."""
+
+    name: Literal["whisper"]
+    pad_seconds: float = Field(0.0, ge=0, le=30)  # pad all utterances to that (30 as Whisper was trained)
+
+
+EncoderConfig = Annotated[ZipformerConfig | WhisperConfig, Field(discriminator="name")]
+
+
+def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None = None) -> SpeechEncoder:
+    """The encoder that `config` describes, for features of this dimension.
+
+    A pretrained one is as the `config.json` in `folder` (None: that of its `path`) says, without its weights.
+    Errors: `UserError` if it cannot be had, or if the features do not fit it.
+    """
+    if isinstance(config, WhisperConfig):
+        folder = folder or find_model(config.path, "encoder.path")
+        options = (config.dropout, config.mix, config.downsample, config.pad_seconds)
+        encoder = WhisperEncoder(folder, config.path, feature_dim, *options)
+        return add_lora(encoder, config.lora, spared=("mix", "stack"))
+    if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):
+        raise UserError(f"The front end needs features of {least} or more dimensions, found feature_dim {feature_dim}.")
+    return Encoder(config, feature_dim)

@@ -1,0 +1,83 @@
+"""Folders in Hugging Face's layout: `config.json`, weights in safetensors or torch's format, a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.files import read_json, require
+
+SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # all of a model but its weights
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def find_model(path: str, key: str = "path") -> Path:
+    """The folder of a model: `path` itself, or the hub's model of that name, fetched once into the hub's cache.
+
+    Errors: `UserError` naming `key` for a folder without `config.json`, and for a name that cannot be had.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise UserError(f"{key}: {path} holds no config.json: give the folder of a model of transformers.")
+        return folder
+    if folder.exists() or path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise UserError(f"{key}: {path} is no folder: give the folder of a model, or its name on the hub.")
+    return _from_hub(path, key)
+
+
+def _from_hub(name: str, key: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = {"allow_patterns": [*SMALL, "*.safetensors"]}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **wanted))
+    except Exception:  # not in the cache, or not whole
+        pass
+    try:
+        return Path(snapshot_download(name, etag_timeout=10, **wanted))
+    except Exception as error:  # whatever the network, the hub or a wrong name gives
+        why = str(error).strip().partition("\n")[0][:120]
+        raise UserError(
+            f"{key}: '{name}' is neither a folder here nor could it be had from the hub ({why}): "
+            "check its spelling and the network, or give a folder."
+        ) from None
+
+
+def read_config(folder: Path, model_type: str | None = None) -> dict:
+    """`config.json` of a model's folder; `UserError` where it is another kind of model than `model_type`."""
+    values = read_json(folder / "config.json")
+    found = values.get("model_type") if isinstance(values, dict) else None
+    if model_type is not None and found != model_type:
+        raise UserError(f"{folder} holds a model of type '{found}', not '{model_type}': give another 'name' or 'path'.")
+    return values
+
+
+def read_weights(folder: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """The tensors (float32) for which `rename` gives a name; `UserError` for missing or truncated files."""
+    name = next((name for name in WEIGHTS if (folder / name).exists()), None)
+    if name is None:
+        raise UserError(f"{folder} holds no weights ({' or '.join(WEIGHTS[::2])}): copy or download the model again.")
+    files = [name]
+    if name.endswith(".index.json"):
+        files = sorted(set(read_json(folder / name)["weight_map"].values()))
+    return {key: value for file in files for key, value in _tensors(require(folder / file), rename).items()}
+
+
+def _tensors(file: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    if file.suffix != ".safetensors":
+        state = load_checkpoint(file)
+        return {new: value.float() for key, value in state.items() if (new := rename(key)) is not None}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "pt") as tensors:
+            kept = {key: new for key in tensors.keys() if (new := rename(key)) is not None}  # noqa: SIM118
+            return {new: tensors.get_tensor(key).to(torch.float32) for key, new in kept.items()}
+    except SafetensorError as error:
+        raise UserError(f"{file} is truncated or no safetensors file ({error}): copy it again.") from None

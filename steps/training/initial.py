@@ -1,0 +1,90 @@
+"""Where training begins: parts of the model from other experiments, and learning rates of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError, nearest
+
+
+def initialise(model: nn.Module, init: dict[str, str]) -> list[str]:
+    """Load parts of `model` from checkpoints; a sentence about each.
+
+    `init` maps a part (`encoder`, `heads.ctc`, `encoder.encoder_embed`, `all`) to `<checkpoint>`, whose part of that
+    name is taken, or to `<checkpoint>:<part>`. Errors: `UserError` for parts that are not there or have other shapes.
+    """
+    said = []
+    for part, source in init.items():
+        file, theirs = _source(source, part)
+        own = model.state_dict()
+        prefix = "" if part == "all" else f"{part}."
+        wanted = {name: value for name, value in own.items() if name.startswith(prefix)}
+        if not wanted:
+            names = [name for name, _ in model.named_modules() if name.count(".") < 2]
+            raise UserError(f"init: the model has no part '{part}'{nearest(part, names)}.")
+        state = load_checkpoint(file)
+        state = state.get("model", state)
+        before = "" if theirs == "all" else f"{theirs}."
+        found = {name: state.get(before + name[len(prefix) :]) for name in wanted}
+        there = {name: value for name, value in found.items() if value is not None}
+        if not there:
+            parts = sorted({".".join(name.split(".")[:2]) for name in state if name.startswith("heads.")} | {"encoder"})
+            raise UserError(f"init: {file} has no part '{theirs}'{nearest(theirs, parts)}: it has {', '.join(parts)}.")
+        for name, value in there.items():
+            if value.shape != wanted[name].shape:
+                shapes = f"{tuple(value.shape)} there and {tuple(wanted[name].shape)} here"
+                raise UserError(f"init: {name} from {file} is {shapes}: give the part the same sizes.")
+        model.load_state_dict(there, strict=False)
+        missing = [name for name in wanted if name not in there]
+        said.append(
+            f"{part} begins as in {source}: {len(there)} tensors"
+            + (f", not there: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}" if missing else "")
+        )
+    return said
+
+
+def _source(source: str, part: str) -> tuple[Path, str]:
+    """(checkpoint, its part) of `<checkpoint>[:<part>]`."""
+    file, _, theirs = source.partition(":")
+    path = Path(file)
+    if path.is_dir():
+        path = path / "averaged.pt"
+    if not path.exists():
+        raise UserError(f"init.{part}: {path} does not exist: train that first (stage 5), or check the path.")
+    return path, theirs or part
+
+
+def groups(model: nn.Module, scales: dict[str, float], decay: float) -> dict[float, list[nn.Parameter]]:
+    """The trained parameters by what their learning rate is multiplied by.
+
+    `scales` maps parts of the model (`encoder`, `heads.ctc.ctc_output`) to factors; the longest name counts. `decay`
+    below 1 multiplies once more for every layer below the top of a stack of the encoder's `layers`, as layer-wise decay
+    does (Clark et al. 2020, ELECTRA, arXiv:2003.10555). Errors: `UserError` for a part that the model lacks.
+    """
+    names = {name for name, _ in model.named_modules()}
+    for part in scales:
+        if part not in names:
+            near = nearest(part, [name for name in names if name.count(".") < 2])
+            raise UserError(f"lr_scale: the model has no part '{part}'{near}.")
+    depth = len(getattr(getattr(model, "encoder", None), "layers", ()))
+    found: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = max((p for p in scales if name == p or name.startswith(f"{p}.")), key=len, default=None)
+        scale = (1.0 if part is None else scales[part]) * _layer_factor(name, depth, decay)
+        found.setdefault(scale, []).append(parameter)
+    return found
+
+
+def _layer_factor(name: str, depth: int, decay: float) -> float:
+    if decay == 1.0 or not name.startswith("encoder."):
+        return 1.0
+    fields = name.split(".")
+    if fields[1] == "layers":
+        return decay ** (depth - 1 - int(fields[2]))
+    # what lies below the layers learns slowest, what lies above as the heads
+    return decay**depth if fields[1] in ("conv1", "conv2", "pos", "feature_extractor", "feature_projection") else 1.0
