@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from local.asterisk_prompts import Prompt, find_language, read_prompts
 from local.fetch import Apt, Archive, fetch_all, is_complete, move_tree, sha256_of
+from local.manifests import Utterance, count_by, make_utterance, print_counts, spread_of_seconds, write_manifests
 from local.splits import assign_splits, find_families
 from local.text import LANGUAGES, check_language
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_json, write_json, write_jsonl
+from utils.files import atomic_path, read_json, write_json
 from utils.options import Parser
 
 RATE = 16000  # Hz
@@ -233,9 +234,6 @@ def utterance_id(language: str, prompt: str) -> str:
 
 def make_manifests(arguments: Namespace) -> None:
     """Write recordings and supervisions of every split, `left_out.jsonl` and `summary.json`; print the summary."""
-    from lhotse import Recording, SupervisionSegment
-    from lhotse.audio import AudioSource
-
     out = Path(arguments.out)
     voices = read_corpus(Path(arguments.corpus), arguments.languages)
     texts: dict[str, dict[str, str]] = defaultdict(dict)
@@ -246,60 +244,41 @@ def make_manifests(arguments: Namespace) -> None:
     splits = assign_splits(texts, families, arguments.seed)
     chosen = {language: voices[language] for language in arguments.languages}
     audio = decode_all(chosen, Path(arguments.audio or out.parent / "audio").resolve(), arguments.jobs)
-    recordings, supervisions = defaultdict(list), defaultdict(list)
+    utterances: dict[str, list[Utterance]] = {split: [] for split in SPLITS}
     left_out = []
     for (language, name), (path, samples) in sorted(audio.items()):
         key, prompt, split = utterance_id(language, name), voices[language].prompts[name], splits[name]
         if isinstance(samples, str):
             left_out.append({"id": key, "reason": samples.split(":")[0], "detail": samples})
             continue
-        source = AudioSource("file", [0], str(path))
-        recordings[split].append(Recording(key, [source], RATE, samples, samples / RATE))
         custom = {
             "translation": {other: text for other, text in texts[name].items() if text and other != language},
             "raw_text": prompt.raw,
             "prompt": name,
             "family": families[name],
         }
-        supervisions[split].append(
-            SupervisionSegment(
-                key, key, 0.0, samples / RATE, 0, prompt.text, language, SPEAKERS[language], custom=custom
-            )
+        utterances[split].append(
+            make_utterance(key, path, RATE, samples, prompt.text, language, SPEAKERS[language], custom)
         )
-    for split in SPLITS:
-        write_jsonl(out / f"{split}_recordings.jsonl.gz", (item.to_dict() for item in recordings[split]))
-        write_jsonl(out / f"{split}_supervisions.jsonl.gz", (item.to_dict() for item in supervisions[split]))
-    write_jsonl(out / "left_out.jsonl", left_out)
-    summary = summarise(supervisions, arguments.seed, len(left_out))
+    write_manifests(out, utterances, left_out)
+    summary = summarise(utterances, arguments.seed, len(left_out))
     write_json(out / "summary.json", summary)
     print_summary(summary, out)
 
 
-def summarise(supervisions: dict[str, list], seed: int, left_out: int) -> dict:
+def summarise(utterances: dict[str, list[Utterance]], seed: int, left_out: int) -> dict:
     """Utterances, minutes, words per split and language, and how long and wordy the utterances of each split are."""
-    import numpy as np
-
     summary: dict = {"seed": seed, "left_out": left_out, "splits": {}}
-    for split in SPLITS:
-        spoken = [item for item in supervisions[split] if item.text]
-        rows = {}
-        for language in [*sorted({item.language for item in spoken}), "all"]:
-            items = [item for item in spoken if language in ("all", item.language)]
-            words = [len(item.text.split()) for item in items]
-            rows[language] = {
-                "utterances": len(items),
-                "minutes": round(sum(item.duration for item in items) / 60, 2),
-                "words": sum(words),
-            }
-        durations = np.array([item.duration for item in spoken] or [0.0])
+    for split, items in utterances.items():
+        spoken = [item.supervision for item in items if item.supervision.text]
         words = Counter(min(len(item.text.split()), 31) for item in spoken)
         summary["splits"][split] = {
-            "languages": rows,
+            "languages": count_by(spoken, lambda item: item.language),
             "prompts": len({item.custom["prompt"] for item in spoken}),
             "families": len({item.custom["family"] for item in spoken}),
-            "without_text": len(supervisions[split]) - len(spoken),
-            "seconds": {f"p{p}": round(float(np.percentile(durations, p)), 2) for p in (5, 25, 50, 75, 95, 100)},
-            "over_20_s": int((durations > 20).sum()),
+            "without_text": len(items) - len(spoken),
+            "seconds": spread_of_seconds(spoken),
+            "over_20_s": sum(item.duration > 20 for item in spoken),
             "utterances_by_words": {
                 "1-2": sum(n for w, n in words.items() if w <= 2),
                 "3-10": sum(n for w, n in words.items() if 3 <= w <= 10),
@@ -312,10 +291,7 @@ def summarise(supervisions: dict[str, list], seed: int, left_out: int) -> dict:
 
 def print_summary(summary: dict, out: Path) -> None:
     """The summary as a table."""
-    print(f"{'split':6} {'lang':5} {'utterances':>10} {'minutes':>8} {'words':>7}")
-    for split, values in summary["splits"].items():
-        for language, row in values["languages"].items():
-            print(f"{split:6} {language:5} {row['utterances']:10} {row['minutes']:8.1f} {row['words']:7}")
+    print_counts("lang", {split: values["languages"] for split, values in summary["splits"].items()})
     for split, values in summary["splits"].items():
         by_words = ", ".join(f"{words} words: {count}" for words, count in values["utterances_by_words"].items())
         print(f"{split}: {values['prompts']} prompts in {values['families']} families; {by_words}")
