@@ -67,20 +67,26 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON ({error}): delete it and run the stage that makes it again.") from None
 
 
-def read_jsonl(path: str | Path) -> Iterator[dict]:
-    """The objects of a JSON-lines file; `UserError` with the line number where a line is not JSON."""
-    number = 0
+def read_lines(path: str | Path, remedy: str = "run the stage that makes it again") -> Iterator[str]:
+    """The lines of a text file (gzipped where the name ends in `.gz`) without their ends; `UserError` with `remedy`."""
     try:
         with open_text(require(path)) as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  the error below names it
-                if line.strip():
-                    yield json.loads(line)
+            for line in lines:
+                yield line.rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not text in UTF-8: run the stage that makes it again.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}): run the stage that makes it again.") from None
+        raise UserError(f"{path} is not text in UTF-8: {remedy}.") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is truncated or not gzip ({error}): run the stage that makes it again.") from None
+        raise UserError(f"{path} is truncated or not gzip ({error}): {remedy}.") from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict]:
+    """The objects of a JSON-lines file; `UserError` with the line number where a line is not JSON."""
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}): run the stage that makes it again.") from None
 
 
 def require(path: str | Path, made_by: str = "") -> Path:
