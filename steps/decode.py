@@ -164,9 +164,19 @@ def keep_row(
         "ref": target_text(supervision, output.target),
         **entry(hypotheses[0]),
         "duration": round(duration, 3),
+        **told(supervision, output.target),
     }
     if output.search.options.get("nbest", 1) > 1:
         output.nbest[place] = {"id": name, "nbest": [entry(hypothesis) for hypothesis in hypotheses]}
+
+
+def told(supervision: SupervisionSegment, target: str) -> dict:
+    """What scoring uses beside the reference: of a translation the transcript (`source`), and `subsets` by name."""
+    found = {
+        "source": target_text(supervision, "text") if parse_target(target) else None,
+        "subsets": (supervision.custom or {}).get("subsets"),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None:

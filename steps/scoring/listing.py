@@ -86,5 +86,5 @@ def translation_listing(decoded: Decoded, chrf: Measure) -> Iterator[str]:
     scores = [chrf.score(row) for row in chrf.statistics]
     for index in sorted(range(len(scores)), key=lambda i: (scores[i], decoded.ids[i])):
         yield f"\n{decoded.ids[index]} [{decoded.languages[index]}] chrF {scores[index]:.2f}"
-        yield f"ref: {decoded.references[index]}"
+        yield from (f"ref: {reference}" for reference in decoded.references[index])
         yield f"hyp: {decoded.hypotheses[index]}"

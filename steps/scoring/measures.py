@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import kaldialign
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
-from steps.scoring.hypotheses import Decoded, TextRules
+from steps.scoring.hypotheses import Decoded
+from steps.scoring.text import TextRules
 from utils.errors import UserError
 
 _POOL_FROM = 2000  # utterances; below, starting processes costs more than it saves
@@ -32,7 +34,7 @@ class Measure:
 
 def word_alignments(decoded: Decoded) -> list[list[tuple[str, str]]]:
     """(reference word, hypothesis word) pairs of each utterance, `EPSILON` for the missing side."""
-    pairs = zip(decoded.references, decoded.hypotheses, strict=True)
+    pairs = zip(decoded.single_references, decoded.hypotheses, strict=True)
     return [kaldialign.align(reference.split(), hypothesis.split(), EPSILON) for reference, hypothesis in pairs]
 
 
@@ -51,7 +53,7 @@ def error_measures(decoded: Decoded, alignments: Sequence[Sequence[tuple[str, st
         substitutions = wrong - insertions - deletions
         words.append((insertions, deletions, substitutions, len(aligned) - insertions, len(hypothesis.split())))
     characters = []
-    for reference, hypothesis in zip(decoded.references, decoded.hypotheses, strict=True):
+    for reference, hypothesis in zip(decoded.single_references, decoded.hypotheses, strict=True):
         found = hypothesis.replace(" ", "")
         edits = kaldialign.edit_distance(reference.replace(" ", ""), found)
         characters.append((edits["ins"], edits["del"], edits["sub"], edits["ref_len"], len(found)))
@@ -70,14 +72,18 @@ def _metrics(rules: TextRules, language: str) -> list[Metric]:
     return [bleu, CHRF(lowercase=rules.lowercase), TER()]  # TER is caseless by default
 
 
-def _statistics(job: tuple[list[str], list[str], TextRules, str]) -> list[list[list[float]]]:
+def _statistics(job: tuple[list[str], list[tuple[str, ...]], TextRules, str]) -> list[list[list[float]]]:
     hypotheses, references, rules, language = job
+    streams = list(zip_longest(*references))  # first, second ... reference of all; None where one has fewer
     # Metric's own steps: corpus_score would throw away what the bootstrap and the listing need.
-    return [metric._extract_corpus_statistics(hypotheses, [references]) for metric in _metrics(rules, language)]
+    return [metric._extract_corpus_statistics(hypotheses, streams) for metric in _metrics(rules, language)]
 
 
 def translation_measures(decoded: Decoded, rules: TextRules, replicates: int, seed: int) -> list[Measure]:
-    """BLEU, chrF2 and TER with their signatures; sacrebleu's Python is slow, so large sets go over all cores."""
+    """BLEU, chrF2 and TER over all references, with their signatures.
+
+    sacrebleu's Python is slow, so large sets go over all cores.
+    """
     language = decoded.target_language or ""
     size = len(decoded.ids)
     workers = min(os.cpu_count() or 1, 8) if size >= _POOL_FROM else 1
@@ -91,10 +97,10 @@ def translation_measures(decoded: Decoded, rules: TextRules, replicates: int, se
     else:
         with ProcessPoolExecutor(workers) as pool:
             parts = list(pool.map(_statistics, jobs))
-    measures = []
+    measures, counts = [], list(set(map(len, decoded.references)))
     for index, metric in enumerate(_metrics(rules, language)):
         statistics = np.array([row for part in parts for row in part[index]], dtype=np.float64)
-        metric.num_refs = 1
+        metric.num_refs = counts[0] if len(counts) == 1 else -1  # -1: it varies
         if replicates:
             metric.n_bootstrap, metric.seed = replicates, str(seed)
         measures.append(_measure(metric, statistics))

@@ -11,7 +11,7 @@ from lhotse import CutSet
 
 from steps.decode import main
 from steps.model_folder import load_model
-from steps.scoring.hypotheses import TextRules, decode_folders, read_decoded
+from steps.scoring.hypotheses import decode_folders, read_decoded
 from steps.search.ctc import ctc_prefix_beam
 from steps.search.transducer import modified_beam_search
 from utils.errors import UserError
@@ -99,8 +99,7 @@ def test_cost_and_provenance(world, decoded):
 
 
 def test_the_scorer_reads_it(decoded):
-    rules = TextRules()
-    sizes = {folder.name: len(read_decoded(folder, rules).ids) for folder in decode_folders([decoded])}
+    sizes = {folder.name: len(read_decoded(folder).ids) for folder in decode_folders([decoded])}
     assert sizes == dict(zip(FOLDERS, [9, 9, 5, 5], strict=True))
 
 
@@ -249,3 +248,21 @@ def test_splits_of_one_name(world, tmp_path):
 def test_hypotheses_are_json(decoded):
     for line in (decoded / "test.speech.modified_beam" / "hyp.jsonl").read_text("utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_what_scoring_uses_goes_along(world, tmp_path):
+    cuts = list(CutSet.from_file(world.cuts))
+    for number, cut in enumerate(cuts):
+        cut.supervisions[0].custom["subsets"] = {"reference_in_train": number % 2 == 0}
+    data = tmp_path / "data" / "test"
+    data.mkdir(parents=True)
+    shutil.copy(world.model / "features.yaml", data / "features.yaml")
+    CutSet.from_cuts(cuts).to_file(data / "cuts.jsonl.gz")
+    assert decode(world, tmp_path, "--search", "ctc:greedy", "speech:greedy", cuts=data / "cuts.jsonl.gz") == 0
+    spoken = {cut.id: cut.supervisions[0].text for cut in cuts}
+    expected = {cut.id: cut.supervisions[0].custom["subsets"] for cut in cuts}
+    for name, has_source in (("test.ctc.greedy", False), ("test.speech.greedy", True)):
+        for row in read_jsonl(tmp_path / name / "hyp.jsonl"):
+            assert row["subsets"] == expected[row["id"]]
+            assert row.get("source") == (spoken[row["id"]] if has_source else None)
+    assert read_decoded(tmp_path / "test.speech.greedy").subsets["reference_in_train"].sum() in range(1, 5)

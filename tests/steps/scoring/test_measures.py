@@ -11,9 +11,11 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from steps.scoring import measures as scoring
 from steps.scoring.bootstrap import interval, paired_p_value, resampled_sums
-from steps.scoring.hypotheses import Decoded, TextRules, without_punctuation
-from steps.scoring.listing import error_listing, marked
+from steps.scoring.hypotheses import Decoded
+from steps.scoring.listing import error_listing, marked, translation_listing
 from steps.scoring.measures import error_measures, translation_measures, word_alignments
+from steps.scoring.text import TextRules, without_punctuation
+from utils.errors import UserError
 
 WORDS = ["a", "b", "c", "d", "*", "(x->", "⁇", "l'été", "по-русски", "привет", "the"]
 
@@ -23,10 +25,12 @@ CASED = ["The", "the", "cat", "Cat", "sat", "on", "a", "mat", ",", ".", "isn't",
 
 def decoded(references, hypotheses, target="text", languages=None) -> Decoded:
     ids = [f"u{number:05d}" for number in range(len(references))]
+    several = [(texts,) if isinstance(texts, str) else texts for texts in references]
     return Decoded(
         **{"folder": Path("exp/m/decode/test.ctc.greedy"), "about": {}, "target": target, "ids": ids},
-        **{"languages": languages or ["fr"] * len(ids), "references": references, "hypotheses": hypotheses},
-        **{"without_reference": 0, "same_language": 0},
+        **{"languages": languages or ["fr"] * len(ids), "references": several, "hypotheses": hypotheses},
+        **{"without_reference": 0, "same_language": 0, "subsets": {}},
+        **{"sources": [None] * len(ids), "durations": [None] * len(ids)},
     )
 
 
@@ -48,14 +52,14 @@ def levenshtein(reference, hypothesis) -> int:
 def test_word_and_character_errors_are_the_edit_distance():
     run = decoded(*random_pairs(200))
     wer, cer = error_measures(run, word_alignments(run))
-    for index, (reference, hypothesis) in enumerate(zip(run.references, run.hypotheses, strict=True)):
+    for index, (reference, hypothesis) in enumerate(zip(run.single_references, run.hypotheses, strict=True)):
         for measure, split in ((wer, str.split), (cer, lambda text: list(text.replace(" ", "")))):
             insertions, deletions, substitutions, expected, found = measure.statistics[index]
             assert insertions + deletions + substitutions == levenshtein(split(reference), split(hypothesis))
             assert (expected, found) == (len(split(reference)), len(split(hypothesis)))
             assert expected - deletions + insertions == found
-    total = sum(levenshtein(r.split(), h.split()) for r, h in zip(run.references, run.hypotheses, strict=True))
-    words = sum(len(r.split()) for r in run.references)
+    total = sum(levenshtein(r.split(), h.split()) for r, h in zip(run.single_references, run.hypotheses, strict=True))
+    words = sum(len(r.split()) for r in run.single_references)
     assert wer.score(wer.statistics.sum(axis=0)) == pytest.approx(100 * total / words)
 
 
@@ -78,6 +82,27 @@ def test_translation_scores_and_signatures_are_sacrebleus(lowercase):
         )
         assert measure.signature == peer.get_signature().format()
     assert [measure.name for measure in ours] == ["bleu", "chrf", "ter"]
+
+
+@pytest.mark.parametrize("fewest", [3, 1])
+def test_several_references_are_sacrebleus(fewest):
+    rng = random.Random(3)
+    hypotheses, _ = random_pairs(40, words=CASED)
+    references = [tuple(random_pairs(rng.randint(fewest, 3), seed, CASED)[0]) for seed in range(40)]
+    run = decoded(references, hypotheses, "translation.en")
+    streams = [[texts[k] if k < len(texts) else None for texts in references] for k in range(3)]
+    for measure, peer in zip(translation_measures(run, TextRules(), 0, 1), [BLEU(), CHRF(), TER()], strict=True):
+        expected = peer.corpus_score(hypotheses, streams).score
+        assert measure.score(measure.statistics.sum(axis=0)) == pytest.approx(expected, abs=1e-9)
+        assert measure.signature == peer.get_signature().format()
+        assert f"nrefs:{3 if fewest == 3 else 'var'}" in measure.signature
+    lines = list(translation_listing(run, measure))
+    assert sum(line.startswith("ref: ") for line in lines) == sum(map(len, references))
+
+
+def test_error_rates_take_one_reference():
+    with pytest.raises(UserError, match=r"has several references an utterance: WER and CER take one"):
+        word_alignments(decoded([("a", "b")], ["a"]))
 
 
 def test_intervals_and_signatures_are_sacrebleus(monkeypatch):

@@ -147,7 +147,7 @@ def test_text_rules(decode_folder, score):
     score(folder)
     assert result(folder)["all"]["wer"]["value"] == 100.0
     assert result(folder)["text"]["references"] == {"casing": "mixed", "punctuation": "present"}
-    score(folder, "--lowercase", "--remove-punctuation")
+    score(folder, "--casing", "lower", "--punctuation", "remove")
     assert result(folder)["all"]["wer"]["value"] == 0.0
     assert result(folder)["text"]["casing"] == "lower" and result(folder)["text"]["punctuation"] == "removed"
 
@@ -166,6 +166,11 @@ def test_parent_folder_stands_for_its_runs(decode_folder, score):
         ([utterance(), {"id": "u2", "ref": "a"}], {}, "hyp.jsonl, entry 2: no 'id' and 'hyp' texts in it"),
         ([utterance(hyp=None)], {}, "hyp.jsonl, entry 1: no 'id' and 'hyp' texts in it"),
         ([utterance(ref=["a"])], {}, "hyp.jsonl, entry 1: 'ref' is not a text"),
+        ([utterance(refs="a")], {}, "hyp.jsonl, entry 1: 'refs' is not a list of texts"),
+        ([utterance(source=["a"])], {}, "hyp.jsonl, entry 1: 'source' is not a text"),
+        ([utterance(duration="2")], {}, "hyp.jsonl, entry 1: 'duration' is not a number of seconds"),
+        ([utterance(subsets=["x"])], {}, "hyp.jsonl, entry 1: 'subsets' is not true or false by name"),
+        ([utterance(subsets={"x": 1})], {}, "hyp.jsonl, entry 1: 'subsets' is not true or false by name"),
         ([utterance(language=3)], {}, "hyp.jsonl, entry 1: 'language' is not a text"),
         ([utterance(), utterance()], {}, "hyp.jsonl, entry 2: 'u1' is there twice"),
         ([utterance()], {"utterances": "x"}, "decode.json: 'utterances' is 'x', no number"),
@@ -203,6 +208,11 @@ def test_no_decode_folder_is_one_sentence(decode_folder, score, tmp_path):
         (["--bootstrap", "-1"], "must not be negative"),
         (["--bootstrap", "many"], "argument --bootstrap: invalid int value: 'many'"),
         (["--bootstrap", "1"], "--bootstrap 1 is too few for intervals: give 100 or more, or 0 for none"),
+        (["--casing", "lower", "lower"], "--casing lower lower: give each once"),
+        (["--casing", "title"], "invalid choice: 'title'"),
+        (["--baseline", "."], "--baseline is for the report: give --report FILE as well"),
+        (["--baseline", ".", "--report", "/tmp/R.md"], ". holds no hyp.jsonl"),
+        (["--select", "dev"], "--select is for the report: give --report FILE as well"),
         (["--reprot", "x"], "did you mean '--report'?"),
         (["--report", "/proc/R.md"], "--report /proc/R.md cannot be written in /proc ("),
         (["--report", "/dev/null/R.md"], "--report /dev/null/R.md cannot be written in /dev/null (Not a directory)"),
@@ -242,3 +252,109 @@ def test_ten_thousand_utterances_in_seconds(decode_folder, score):
     start = time.process_time()
     score(folder, "--bootstrap", 0)
     assert time.process_time() - start < 10
+
+
+def translated(**changes) -> dict:
+    texts = {"ref": "the cat sat on the mat", "hyp": "a cat sat on mats"}
+    return utterance(target="translation.en", **{**texts, **changes})
+
+
+def test_references_of_a_row_are_all_used(decode_folder, score):
+    rows = [
+        translated(refs=["the cat sat on the mat", "a cat sat on mats"]),  # `ref` among them
+        translated(id="u2", ref=None, refs=["a cat sat on mats", None]),
+        translated(id="u3", refs=["a cat sat on mats"]),  # `ref` beside them
+    ]
+    folder = decode_folder(target="translation.en", rows=rows)
+    status, _, error = score(folder)
+    assert status == 0, error
+    found = result(folder)
+    assert found["all"]["bleu"]["value"] == 100.0 and found["all"]["ter"]["value"] == 0.0
+    assert "nrefs:var" in found["signatures"]["bleu"] and found["all"]["length_ratio"] == 1.0
+    assert (folder / "errors.txt").read_text("utf-8").split("FAILURES")[0].count("ref: ") == 5
+
+
+@pytest.mark.parametrize("name", ["more.txt", "more.jsonl"])
+def test_more_references_from_a_file(decode_folder, score, tmp_path, name):
+    rows = [translated(id="u2", hyp="b"), translated(id="u1", ref=None)]
+    folder = decode_folder(target="translation.en", rows=rows)
+    texts = {"u1": "a cat sat on mats", "u2": ""}
+    if name.endswith("txt"):
+        lines = [texts["u2"], texts["u1"]]  # in the order of hyp.jsonl, which is not that of the ids
+    else:
+        lines = [json.dumps({"id": key, "text": text}) for key, text in texts.items()]
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    status, _, error = score(folder, "--references", tmp_path / name)
+    assert status == 0, error
+    assert result(folder)["all"]["utterances"] == 2 and "nrefs:1|" in result(folder)["signatures"]["bleu"]
+    listing = (folder / "errors.txt").read_text("utf-8")
+    assert "ref: the cat sat on the mat\nhyp: b\n" in listing
+    assert "ref: a cat sat on mats\nhyp: a cat sat on mats\n" in listing
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("r.txt", "one\n", "r.txt has 1 references, "),
+        ("r.txt", "one\ntwo\nthree\n", "r.txt has 3 references, "),
+        ("r.jsonl", '{"id": "u1", "text": "a"}\n', "hyp.jsonl has 2 utterances: give one for each"),
+        ("r.jsonl", '{"id": "u1", "text": "a"}\n{"id": "u3", "text": "a"}\n', "has no reference for 'u2' of "),
+        ("r.jsonl", '{"id": "u1", "text": "a"}\n{"id": "u1", "text": "a"}\n', "r.jsonl, entry 2: 'u1' is there twice"),
+        ("r.jsonl", '{"id": "u1"}\n', 'r.jsonl, entry 1: write {"id": "...", "text": "..."} a line'),
+        ("r.txt", b"\xe9\n", "r.txt is not text in UTF-8: save it as UTF-8"),
+        (None, "", "does not exist"),
+    ],
+)
+def test_bad_references_are_one_sentence(decode_folder, score, tmp_path, name, content, sentence):
+    folder = decode_folder(target="translation.en", rows=[translated(), translated(id="u2")])
+    path = tmp_path / (name or "missing.txt")
+    if name:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    status, _, error = score(folder, "--references", path)
+    assert status == 1 and sentence in error and error.count("\n") == 1
+    assert not (folder / "score.json").exists()
+
+
+def test_error_rates_take_one_reference(decode_folder, score):
+    folder = decode_folder(rows=[utterance(refs=["x y"])])
+    status, _, error = score(folder)
+    assert status == 1 and "has several references an utterance: WER and CER take one" in error
+    assert error.count("\n") == 1
+
+
+def test_cased_and_lower_cased_in_one_run(decode_folder, score):
+    folder = decode_folder(target="translation.en", rows=[translated(hyp="The Cat sat on the mat")])
+    alone = {}
+    for casing in ("cased", "lower"):
+        assert score(folder, "--casing", casing)[0] == 0
+        alone[casing] = result(folder)
+        assert alone[casing]["casings"] == {}
+    status, out, _ = score(folder, "--casing", "lower", "cased")
+    both = result(folder)
+    assert status == 0 and "bleu 100.00" in out and list(both["casings"]) == ["cased"]
+    for key in ("text", "signatures", "all", "languages"):
+        assert both[key] == alone["lower"][key] and both["casings"]["cased"][key] == alone["cased"][key]
+    assert "case:lc" in both["signatures"]["bleu"] and "case:mixed" in both["casings"]["cased"]["signatures"]["bleu"]
+    assert alone["cased"]["all"]["bleu"]["value"] < 80 < alone["lower"]["all"]["bleu"]["value"]
+
+
+def test_subsets_and_their_complement(decode_folder, score):
+    rows = [
+        utterance(id="u1", hyp="a b c d", subsets={"reference_in_train": True}),
+        utterance(id="u2", hyp="a b c", subsets={"reference_in_train": False}),
+        utterance(id="u3", hyp="a b", subsets={}),
+    ]
+    folder = decode_folder(rows=rows)
+    score(folder)
+    (found,) = result(folder)["subsets"].values()
+    assert (found["in"]["utterances"], found["out"]["utterances"]) == (1, 2)
+    assert found["in"]["wer"]["value"] == 0.0 and found["out"]["wer"]["value"] == 37.5
+    rows[0]["subsets"] = {"reference_in_train": False}
+    score(folder := decode_folder(rows=rows))
+    found = result(folder)["subsets"]["reference_in_train"]
+    assert found["in"]["utterances"] == 0 and "wer" not in found["in"] and found["out"]["utterances"] == 3
+
+
+def test_cost_is_in_the_score(decode_folder, score):
+    score(folder := decode_folder())
+    assert result(folder)["cost"]["rtf"] == 0.0347 and result(folder)["cost"]["training_hours"] is None

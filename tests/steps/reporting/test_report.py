@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from steps.report import number, table
+from steps.reporting.markdown import number, table
 
 TRAINING = {
     **{"command": "python -m steps.train conf/joint.yaml --out exp/joint", "commit": "abc1234", "data_hours": 1.6857},
@@ -60,7 +60,7 @@ def test_sections_in_order(report):
     assert report.startswith("# Prompts\n") and report.endswith("\n") and not report.endswith("\n\n")
     headings = re.findall(r"^##+ (.*)", report, re.M)
     each = ["Recognition", "Translation: X → en"]
-    assert headings == ["dev", *each, "test", *each, "other", *each, "Cost", "How these numbers were made"]
+    assert headings == ["Summary", "dev", *each, "test", *each, "other", *each, "Cost", "How these numbers were made"]
     assert max(len(row) for rows in tables(report) for row in rows) <= 10
 
 
@@ -76,7 +76,7 @@ def test_numbers_are_those_of_score_json(report, systems):
         header, *rows = titled(report, "test", title)
         (row,) = [row for row in rows if row[:3] == [model, head, shown]]
         columns = {"all": score["all"], **score["languages"]}
-        assert header == ["model", "head", "method", *columns]
+        assert header == ["system", "head", "method", *columns]
         for cell, values in zip(row[3:], columns.values(), strict=True):
             entry = values[measure]
             assert cell == f"{entry['value']:.2f} ± {(entry['high'] - entry['low']) / 2:.2f}"
@@ -90,7 +90,7 @@ def test_systems_in_order_greedy_first(report):
 
 def test_sizes_and_differences(report, systems):
     header, *rows = titled(report, "test", "Sizes and errors")
-    assert header[3:] == ["utterances", "words", "ins", "del", "sub", "length ratio", "empty outputs"]
+    assert header[3:] == ["utterances", "words", "ins", "del", "sub", "length ratio"]
     assert rows[0][3] == "36"
     header, *rows = titled(report, "test", "Differences")
     assert header[3:] == ["Δ WER", "95 % interval", "p"] and len(rows) == 1
@@ -104,9 +104,9 @@ def test_sizes_and_differences(report, systems):
 
 def test_cost(report):
     cost = report.split("## Cost")[1].split("## How")[0]
-    training, conditions, losses, decoding = tables(cost)
-    assert training[2] == ["joint", "5.71", "5.71", "1.69", "50.57", "30", "4,321", "1,234", "2,346"]
-    assert conditions[2] == ["joint", "bf16", "1", "7", "2"]
+    ledger, training, losses, decoding = tables(cost)
+    assert ledger[2] == ["joint", "Sim \\| 9000 (2 cores)", "5.71", "5.71", "0.34", "0.34", "2,346", "0.0347"]
+    assert training[2] == ["joint", "bf16", "1.69", "50.57", "30", "4,321", "1,234", "1", "7", "2"]
     assert losses[3:] == [["joint", "loss", "–", "1.7345", "2.5000"], ["joint", "ctc.ctc", "torch", "1.2345", "–"]]
     assert decoding[1][5:] == ["72.0", "2.5", "0.0347"] and len(decoding) == 1 + 18
 
@@ -134,9 +134,10 @@ def test_missing_records_are_dashes(decode_folder, score, tmp_path):
     status, _, error = score(folder, "--report", tmp_path / "R.md", "--bootstrap", 0)
     assert status == 0, error
     text = (tmp_path / "R.md").read_text("utf-8")
-    assert titled(text, "test", "WER") == [["model", "head", "method", "WER"], ["joint", "ctc", "greedy", "50.00"]]
-    training, conditions, losses, decoding = tables(text.split("## Cost")[1])
-    assert training[1] == ["joint", *["–"] * 8] and losses[1] == conditions[1] == ["joint", *["–"] * 4]
+    assert titled(text, "test", "WER") == [["system", "head", "method", "WER"], ["joint", "ctc", "greedy", "50.00"]]
+    ledger, training, losses, decoding = tables(text.split("## Cost")[1])
+    assert ledger[1] == ["joint", *["–"] * 7] and training[1] == ["joint", *["–"] * 9]
+    assert losses[1] == ["joint", *["–"] * 4] and "Not counted in the training of joint: joint." in text
     assert decoding[1] == ["test", "joint", "ctc", "greedy", *["–"] * 4]
     assert "- Commit: –\n- Hardware: –\n- Versions: –\n- Date: –" in text
     assert "None" not in text and "nan" not in text and "±" not in text and "Differences" not in text

@@ -1,0 +1,1 @@
+"""RESULTS.md from scored decoding runs: tables of scores, comparisons, failures and costs."""
