@@ -159,7 +159,7 @@ def make_manifests(arguments: Namespace) -> None:
     splits = {split: [utterance for utterance in part if utterance] for split, part in parts.items()}
     seen = {reference(utterance) for utterance in splits["train"]}
     for utterance in splits["valid"] + splits["dev"]:
-        utterance.supervision.custom["reference_in_train"] = reference(utterance) in seen
+        utterance.supervision.custom["subsets"] = {"reference_in_train": reference(utterance) in seen}
     write_manifests(out, splits, left_out)
     summary = summarise(splits, len(left_out))
     write_json(out / "summary.json", summary)
@@ -179,13 +179,14 @@ def summarise(splits: dict[str, list[Utterance]], left_out: int) -> dict:
     summary: dict = {"left_out": left_out, "splits": {}}
     for split, utterances in splits.items():
         spoken = [utterance.supervision for utterance in utterances]
+        marked = [item.custom.get("subsets", {}) for item in spoken]
         summary["splits"][split] = {
             "speakers": count_by(spoken, lambda item: item.speaker),
             "seconds": spread_of_seconds(spoken),
             "texts": len({item.text for item in spoken}),
             "references": len(set(map(reference, utterances))),
             "reference_words": sum(len(reference(utterance).split()) for utterance in utterances),
-            "reference_in_train": sum(item.custom.get("reference_in_train", False) for item in spoken),
+            "reference_in_train": sum(subsets.get("reference_in_train", False) for subsets in marked),
         }
     return summary
 

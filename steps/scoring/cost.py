@@ -27,8 +27,8 @@ class Lineage:
 def lineage(decoded: Decoded) -> Lineage:
     """The models behind a run: `exp/<model>` of `exp/<model>/decode/<run>`, or those of a cascade's stages.
 
-    A `train.json` with `init: {part: path}` names the model folders, or checkpoints in them, that training began
-    with; paths are looked for from here and from the folders above the run.
+    A `train.json` with `init: {part: <path>[:<part>]}` names the model folders, or checkpoints in them, that training
+    began with; paths are looked for from here and from the folders above the run.
     """
     folder = decoded.folder.resolve()
     if decoded.stages:
@@ -46,7 +46,8 @@ def lineage(decoded: Decoded) -> Lineage:
         elif model not in found.models and model not in found.ancestors:
             place[model] = record = _record(model / "train.json")
             init = record.get("init")
-            pending += [(str(path), found.ancestors) for path in init.values()] if isinstance(init, dict) else []
+            begun = [str(source).partition(":")[0] for source in init.values()] if isinstance(init, dict) else []
+            pending += [(source, found.ancestors) for source in begun]
     return found
 
 

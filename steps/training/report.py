@@ -32,6 +32,7 @@ def write_report(folder: Path, session: Session, command: str) -> None:
         "epochs": config.epochs,
         "averaged_epochs": session.averaged,
         "steps": progress.step,
+        "init": config.init,
         "final": progress.final,
         "valid": progress.valid,
         "best": {"epoch": progress.best_epoch, "loss": progress.best_loss},

@@ -112,9 +112,10 @@ def test_references_that_stand_in_train_are_marked(whole: Path, tmp_path: Path, 
     seen = {row["custom"]["translation"]["fr"].lower() for row in rows["train"]}
     for split in ("valid", "dev"):
         for row in rows[split]:
-            assert row["custom"]["reference_in_train"] is (row["custom"]["translation"]["fr"].lower() in seen)
-    assert sum(row["custom"]["reference_in_train"] for row in rows["dev"]) == 2
-    assert not any("reference_in_train" in row["custom"] for row in rows["train"])
+            repeated = row["custom"]["translation"]["fr"].lower() in seen
+            assert row["custom"]["subsets"] == {"reference_in_train": repeated}
+    assert sum(row["custom"]["subsets"]["reference_in_train"] for row in rows["dev"]) == 2
+    assert not any("subsets" in row["custom"] for row in rows["train"])
     printed = capsys.readouterr().out
     assert "dev: 11 different sentences, 11 different translations" in printed
     assert "dev: the translations of 2 utterances also stand in train" in printed
@@ -280,7 +281,7 @@ def test_the_real_corpus(tmp_path: Path, manifests):
     assert [len(rows[split]) for split in SPLITS] == [4516, 100, 514] and left_out(tmp_path) == []
     assert rows["valid"][-1]["id"] == "abiayi_2015-09-08-11-33-57_samsung-SM-T530_mdw_elicit_Dico18_20"
     assert sum(row["duration"] for split in rows.values() for row in split) / 3600 == pytest.approx(4.463, abs=0.001)
-    assert sum(row["custom"]["reference_in_train"] for row in rows["dev"]) == 65
+    assert sum(row["custom"]["subsets"]["reference_in_train"] for row in rows["dev"]) == 65
     references = [row["custom"]["translation"]["fr"].lower() for row in rows["dev"]]
     # ref_len in RESULTS.md of ESPnet's egs/mboshi_french/st1
     assert BLEU().corpus_score(references, [references]).ref_len == 4008

@@ -33,8 +33,9 @@ def spent(folder) -> dict:
 def test_training_with_all_that_it_began_with(decode_folder, train, tmp_path):
     pretrained = train("pretrained", 8)
     train("asr", 2, init={"encoder": "exp/pretrained"})  # found from the folders above the run
-    model = train("joint", 1, init={"encoder": str(tmp_path / "exp" / "asr" / "averaged.pt"), "head": "openai/whisper"})
-    (tmp_path / "exp" / "asr" / "averaged.pt").write_text("")
+    checkpoint = tmp_path / "exp" / "asr" / "averaged.pt"
+    model = train("joint", 1, init={"encoder": f"{checkpoint}:encoder", "head": "openai/whisper"})
+    checkpoint.write_text("")
     found = spent(decode_folder(about={"rtf": 0.25}))
     assert found == {
         **{"parameters": 1000, "parameters_trained": 500, "training_hours": 1.0, "training_hours_with_init": 11.0},

@@ -57,6 +57,14 @@ def finished(task, tmp_path_factory) -> Path:
     return out
 
 
+def test_what_a_model_began_with_is_on_record(finished, task, tmp_path):
+    settings = yaml.safe_load((task / "conf.yaml").read_text())
+    begun = {"encoder": str(finished), "heads.ctc": f"{finished / 'epoch-3.pt'}:heads.ctc"}
+    assert fit({**settings, "epochs": 1, "init": begun}, tmp_path / "next") == 0
+    assert read_json(tmp_path / "next" / "train.json")["init"] == begun
+    assert read_json(finished / "train.json")["init"] == {}
+
+
 def test_a_finished_folder_holds_all_that_is_needed(finished, task):
     names = {path.name for path in finished.iterdir()}
     assert names >= {
