@@ -38,6 +38,8 @@ def load_model(
     sizes = {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()}
     model = Model(config, sizes, folder / PRETRAINED)
     fill(model, state["model"], tokenizers, file)
+    for head, tokenizer in tokenizers.items():
+        model.heads[head].suppress(list(tokenizer.suppressed))
     return model.to(device).eval(), tokenizers, config
 
 

@@ -152,7 +152,9 @@ def pretrained_tokens(folder: Path, texts: Sequence[str] | None) -> tuple[list[s
         raise UserError(f"--path {folder} holds no tokenizer.json: copy the model's tokenizer there.")
     config = read_config(folder)
     # Whisper was trained on texts that begin with a space
-    return describe_tokens(load_backend(file), texts, config["eos_token_id"], config["model_type"] == "whisper")
+    about = describe_tokens(load_backend(file), texts, config["eos_token_id"], config["model_type"] == "whisper")
+    about[1]["suppress"] = config.get("suppress_tokens") or []
+    return about
 
 
 def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> str:

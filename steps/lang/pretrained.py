@@ -31,7 +31,11 @@ class PretrainedTokenizer:
         self._backend, self._space = backend, " " if about["leading_space"] else ""
         self._ours = {other: index for index, other in enumerate(self.ids) if other >= 0}
         self._index = {token: index for index, token in enumerate(self.tokens)}
-        self._special = {i for i, token in enumerate(self.tokens) if i < len(SPECIAL) or token in about["special"]}
+        special = set(about["special"])
+        self._special = {i for i, token in enumerate(self.tokens) if i < len(SPECIAL) or token in special}
+        # special tokens but the end, and what the model's authors left out (music notes, brackets of stage directions)
+        left_out = {self._ours[other] for other in about["suppress"] if other in self._ours}
+        self.suppressed = tuple(sorted((self._special | left_out) - {self.eos_id}))
 
     @classmethod
     def load(cls, lang_dir: Path) -> PretrainedTokenizer:
@@ -113,5 +117,6 @@ def describe_tokens(
     kept = [i for i in everything if i != end] if texts is None else kept_ids(backend, texts, end, space)
     ids = [-1, end, -1, *kept]
     tokens = [*SPECIAL, *(backend.id_to_token(i) for i in kept)]
-    special = [token for token in special_tokens(backend) if token in set(tokens)]
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    special = [token for token in tokens if token in added]
     return tokens, {"ids": ids, "special": special, "leading_space": leading_space}

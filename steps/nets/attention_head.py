@@ -56,6 +56,7 @@ class AttentionHead(Head):
     def __init__(self, config: AttentionConfig, encoder_dim: int, vocab_size: int, folder: Path | None = None) -> None:
         super().__init__(config)
         self.vocab_size = vocab_size
+        self.suppressed = [self.blank_id]
         self._borrowed: list[AttentionHead] = []  # in a list, so that its parameters are not this head's too
         if config.share:
             return
@@ -100,6 +101,9 @@ class AttentionHead(Head):
         chosen[[i for i, other in enumerate(ids) if other < 0]] = rows.mean(0)
         load_weights(self.decoder_, {**weights, "embed.weight": chosen}, str(folder))
 
+    def suppress(self, tokens: list[int]) -> None:
+        self.suppressed = sorted({self.blank_id, *tokens})
+
     def pretrained_names(self) -> set[str]:
         """Names of the parameters that `load_pretrained` sets."""
         return {f"decoder_.{name}" for name in pretrained_part(self.decoder_)} if self.config.path else set()
@@ -117,7 +121,7 @@ class AttentionHead(Head):
     def log_probs(self, tokens: Tensor, state) -> Tensor:
         """Log-probabilities `(N, B, vocab)` of what follows `tokens (N, B, U)`, which `state` then holds."""
         logits = self.decoder.extend(tokens, state)[:, :, -1].float()
-        logits[..., self.blank_id] = MASKED
+        logits[..., self.suppressed] = MASKED
         return logits.log_softmax(dim=-1)
 
 

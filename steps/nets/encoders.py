@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from steps.nets.encoder import Encoder, ZipformerConfig
 from steps.nets.lora import LoraConfig, add_lora
-from steps.nets.speech import SpeechEncoder
+from steps.nets.speech import Encoded, SpeechEncoder
 from steps.nets.whisper import WhisperEncoder
 from steps.pretrained.folder import find_model
 from utils.errors import UserError
@@ -33,7 +36,30 @@ class WhisperConfig(PretrainedConfig):
     pad_seconds: float = Field(0.0, ge=0, le=30)  # pad all utterances to that (30 as Whisper was trained)
 
 
-EncoderConfig = Annotated[ZipformerConfig | WhisperConfig, Field(discriminator="name")]
+class BlindConfig(Config):
+    """An encoder that hears nothing: what its heads then say is what a language model alone would."""
+
+    name: Literal["blind"]
+    dim: int = Field(8, ge=1)
+
+
+class BlindEncoder(SpeechEncoder):
+    """A single frame of zeros for every utterance, whatever was said: the control for systems that listen."""
+
+    subsampling_factor = 1
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.output_dim, self.layer_dims = dim, []
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        return torch.ones_like(lens)
+
+    def forward(self, features: Tensor, lens: Tensor, layers: Sequence[int] = ()) -> Encoded:
+        return Encoded(features.new_zeros(len(lens), 1, self.output_dim), torch.ones_like(lens))
+
+
+EncoderConfig = Annotated[ZipformerConfig | WhisperConfig | BlindConfig, Field(discriminator="name")]
 
 
 def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None = None) -> SpeechEncoder:
@@ -47,6 +73,8 @@ def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None =
         options = (config.dropout, config.mix, config.downsample, config.pad_seconds)
         encoder = WhisperEncoder(folder, config.path, feature_dim, *options)
         return add_lora(encoder, config.lora, spared=("mix", "stack"))
+    if isinstance(config, BlindConfig):
+        return BlindEncoder(config.dim)
     if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):
         raise UserError(f"The front end needs features of {least} or more dimensions, found feature_dim {feature_dim}.")
     return Encoder(config, feature_dim)

@@ -51,6 +51,9 @@ class Head(nn.Module):
     def load_pretrained(self, ids: list[int] | None) -> None:
         """Set the parameters that others trained to what they trained; `ids` are their ids of the tokens."""
 
+    def suppress(self, tokens: list[int]) -> None:
+        """Tokens that searches must not choose."""
+
     def pretrained_names(self) -> set[str]:
         """Names of the parameters that `load_pretrained` sets."""
         return set()

@@ -39,7 +39,7 @@ class LoopConfig(Config):
         default_factory=dict
     )  # parts of the model and what multiplies their learning rate
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # once more for every layer below the encoder's top
-    epochs: PositiveInt = 30
+    epochs: NonNegativeInt = 30  # 0: the model as it begins, for pretrained ones as they are
     accumulate: PositiveInt = 1  # batches a step, on each process
     clip_norm: PositiveFloat | None = None  # L2 norm of all gradients; ScaledAdam also clips itself
     reference_duration: PositiveFloat | None = None  # seconds of speech that count as one step in the model's schedules

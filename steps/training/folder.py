@@ -141,11 +141,12 @@ class TrainFolder:
 
     def finished(self, epochs: int) -> bool:
         """Whether training of this many epochs is done and written down."""
-        needed = [self.path / f"epoch-{epochs}.pt", self.path / "averaged.pt", self.path / "train.json"]
+        needed = [self.path / "averaged.pt", self.path / "train.json"]
+        needed += [self.path / f"epoch-{epochs}.pt"] if epochs else []
         if not all(file.exists() for file in needed):
             return False
         with contextlib.suppress(UserError):
-            return read_json(needed[-1]).get("epochs") == epochs
+            return read_json(self.path / "train.json").get("epochs") == epochs
         return False
 
 
