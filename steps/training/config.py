@@ -38,6 +38,7 @@ class LoopConfig(Config):
     lr_scale: dict[str, PositiveFloat] = Field(
         default_factory=dict
     )  # parts of the model and what multiplies their learning rate
+    start_after: dict[str, PositiveInt] = Field(default_factory=dict)  # parts that stay as they are for so many steps
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # once more for every layer below the encoder's top
     epochs: NonNegativeInt = 30  # 0: the model as it begins, for pretrained ones as they are
     accumulate: PositiveInt = 1  # batches a step, on each process

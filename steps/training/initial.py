@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -57,27 +58,43 @@ def _source(source: str, part: str) -> tuple[Path, str]:
     return path, theirs or part
 
 
-def groups(model: nn.Module, scales: dict[str, float], decay: float) -> dict[float, list[nn.Parameter]]:
-    """The trained parameters by what their learning rate is multiplied by.
+class Pace(NamedTuple):
+    """What a parameter's learning rate is multiplied by, and the step before which it is zero."""
+
+    scale: float = 1.0
+    start: int = 0
+
+
+def groups(
+    model: nn.Module, scales: dict[str, float], decay: float, starts: dict[str, int]
+) -> dict[Pace, list[nn.Parameter]]:
+    """The trained parameters by the pace of their learning.
 
     `scales` maps parts of the model (`encoder`, `heads.ctc.ctc_output`) to factors; the longest name counts. `decay`
     below 1 multiplies once more for every layer below the top of a stack of the encoder's `layers`, as layer-wise decay
-    does (Clark et al. 2020, ELECTRA, arXiv:2003.10555). Errors: `UserError` for a part that the model lacks.
+    does (Clark et al. 2020, ELECTRA, arXiv:2003.10555). `starts` maps parts to the step from which on they learn: a new
+    head on a pretrained encoder would at first spoil it. Errors: `UserError` for a part that the model lacks.
     """
     names = {name for name, _ in model.named_modules()}
-    for part in scales:
-        if part not in names:
-            near = nearest(part, [name for name in names if name.count(".") < 2])
-            raise UserError(f"lr_scale: the model has no part '{part}'{near}.")
+    for key, parts in (("lr_scale", scales), ("start_after", starts)):
+        for part in parts:
+            if part not in names:
+                near = nearest(part, [name for name in names if name.count(".") < 2])
+                raise UserError(f"{key}: the model has no part '{part}'{near}.")
     depth = len(getattr(getattr(model, "encoder", None), "layers", ()))
-    found: dict[float, list[nn.Parameter]] = {}
+    found: dict[Pace, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = max((p for p in scales if name == p or name.startswith(f"{p}.")), key=len, default=None)
-        scale = (1.0 if part is None else scales[part]) * _layer_factor(name, depth, decay)
-        found.setdefault(scale, []).append(parameter)
+        scale = _of_part(name, scales, 1.0) * _layer_factor(name, depth, decay)
+        found.setdefault(Pace(scale, _of_part(name, starts, 0)), []).append(parameter)
     return found
+
+
+def _of_part(name: str, values: dict, default: float) -> float:
+    """The value of the longest part that the parameter belongs to."""
+    parts = [part for part in values if name == part or name.startswith(f"{part}.")]
+    return values[max(parts, key=len)] if parts else default
 
 
 def _layer_factor(name: str, depth: int, decay: float) -> float:

@@ -8,11 +8,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from steps.training.initial import Pace
 from steps.training.scaled_adam import ScaledAdam
 from utils.options import Config
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
-Groups = dict[float, list[nn.Parameter]]  # parameters by what their learning rate is multiplied by
+Groups = dict[Pace, list[nn.Parameter]]
 FIRST_FP16_SCALE = 2.0**13  # losses are means over frames; torch's own 2**16 costs a few skipped steps more
 
 
@@ -25,8 +26,8 @@ class ScaledAdamConfig(Config):
     clipping_scale: PositiveFloat | None = 2.0  # times the median gradient norm of the last hundred steps; null: off
 
     def build(self, groups: Groups) -> ScaledAdam:
-        """The optimiser of parameters by what their learning rate is multiplied by."""
-        params = [{"params": params, "scale": scale} for scale, params in groups.items()]
+        """The optimiser of parameters by the pace of their learning."""
+        params = [{"params": params, **pace._asdict()} for pace, params in groups.items()]
         return ScaledAdam(params, lr=self.lr, betas=self.betas, clipping_scale=self.clipping_scale)
 
 
@@ -39,10 +40,10 @@ class AdamWConfig(Config):
     weight_decay: NonNegativeFloat = 0.01
 
     def build(self, groups: Groups) -> torch.optim.AdamW:
-        """The optimiser of parameters by what their learning rate is multiplied by."""
+        """The optimiser of parameters by the pace of their learning."""
         split = [
-            {"params": [p for p in params if (p.dim() > 1) == decays], "weight_decay": decay, "scale": scale}
-            for scale, params in groups.items()
+            {"params": [p for p in params if (p.dim() > 1) == decays], "weight_decay": decay, **pace._asdict()}
+            for pace, params in groups.items()
             for decays, decay in ((True, self.weight_decay), (False, 0.0))
         ]
         split = [group for group in split if group["params"]]
@@ -77,13 +78,15 @@ class Updater:
         """`loss`, multiplied by the fp16 scale where there is one."""
         return self.scaler.scale(loss) if self.scaler else loss
 
-    def step(self, lr: float) -> Tensor:
-        """Update with learning rate `lr`; 0-dim bool, False where the gradient was not finite and nothing was changed.
+    def step(self, lr: float, step: int = 0) -> Tensor:
+        """Update with learning rate `lr` as step number `step` (from 0).
+
+        0-dim bool, False where the gradient was not finite and nothing was changed.
 
         `self.norm` is the gradient norm before clipping (ScaledAdam: weighted with the parameters' sizes), 0-dim.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
+            group["lr"] = lr * group["scale"] if step >= group["start"] else 0.0
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if isinstance(self.optimizer, ScaledAdam):

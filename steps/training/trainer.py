@@ -65,7 +65,7 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.precision, self.device, self.world = precision, device, world
         self.nonfinite, self.stop = nonfinite, stop
-        by_rate = groups(model, config.lr_scale, config.layer_decay)
+        by_rate = groups(model, config.lr_scale, config.layer_decay, config.start_after)
         self.updater = Updater(by_rate, config.optimizer, config.clip_norm, precision, device)
         self.wrapped = world.wrap(model)
         self.average = RunningAverage(model, config.average.decay) if world.main else None
@@ -115,7 +115,7 @@ class Trainer:
             for index, (batch, count) in enumerate(zip(group, frames, strict=True)):
                 self._backward(batch, index, count, max(all_frames, 1.0), last=index == len(group) - 1)
             self.lr = self.updater.base_lr * self.schedule_factor()
-            finite = self.updater.step(self.lr)
+            finite = self.updater.step(self.lr, progress.step)
         except (RuntimeError, MemoryError) as error:
             raise _explained(error, f"step {progress.step} of epoch {progress.epoch + 1}") from error
         self.nonfinite.add(finite, progress, [name for batch in group for name in batch.ids])

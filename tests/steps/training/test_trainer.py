@@ -195,11 +195,15 @@ def test_saving_is_due_by_steps_and_by_seconds(tmp_path):
 @pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="this torch scales float16 losses on GPUs only")
 def test_float16_gradients_are_unscaled_and_overflows_skipped(tmp_path):
     from steps.training.config import LoopConfig
+    from steps.training.initial import groups
     from steps.training.optimizers import Updater
 
     trainer = make_trainer(toy_batches([2]), tmp_path)
     config = LoopConfig().optimizer
-    halves, plain = (Updater(trainer.model, config, None, name, torch.device("cpu")) for name in ("fp16", "float32"))
+    halves, plain = (
+        Updater(groups(trainer.model, {}, 1.0, {}), config, None, name, torch.device("cpu"))
+        for name in ("fp16", "float32")
+    )
     batch, norms = toy_batches([2])[0], []
     for updater in (plain, halves):
         updater.scale(sum(trainer.model(batch).values())).backward()
