@@ -115,6 +115,7 @@ def describe_tokens(
     space = " " if leading_space else ""
     everything = range(backend.get_vocab_size(with_added_tokens=True))
     kept = [i for i in everything if i != end] if texts is None else kept_ids(backend, texts, end, space)
+    kept = [i for i in kept if (backend.id_to_token(i) or "").strip()]  # Whisper has an empty one
     ids = [-1, end, -1, *kept]
     tokens = [*SPECIAL, *(backend.id_to_token(i) for i in kept)]
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
