@@ -23,13 +23,15 @@ from steps.training.ledger import Ledger
 from steps.training.nonfinite import NonFinite
 from steps.training.precision import check_precision, choose_precision
 from steps.training.preflight import describe, probe
-from steps.training.report import write_report
+from steps.training.report import about_model, write_report
 from steps.training.session import Session
 from steps.training.signals import StopSignal
 from steps.training.trainer import Trainer
+from utils.checkpoint import own_tensors, save_checkpoint
 from utils.devices import choose_device, seed_all
 from utils.distributed import World, join_world
 from utils.errors import UserError, run
+from utils.files import write_json
 from utils.options import Parser, load_config
 
 
@@ -64,6 +66,8 @@ def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool
     if world.from_main(folder.finished(config.epochs)):
         print(f"{folder.path} is finished: {config.epochs} epochs, averaged.pt is there", file=sys.stderr)
         return 0
+    if not config.epochs:
+        return leave(config, folder, world, device, tokenizers)
     session, stop = build(config, folder, world, device, tokenizers)
     with stop:
         finished = session.run(stop)
@@ -99,17 +103,36 @@ def _prepare_folder(config: TrainConfig, folder: TrainFolder, restart: bool) -> 
     return features.feature_dim
 
 
-def build(
-    config: TrainConfig, folder: TrainFolder, world: World, device: torch.device, tokenizers: dict[str, Tokenizer]
-) -> tuple[Session, StopSignal]:
-    """Everything ready for the first step, or for the next one after an interruption."""
+def begin(
+    config: TrainConfig, folder: TrainFolder, device: torch.device, tokenizers: dict[str, Tokenizer]
+) -> tuple[Model, list[str]]:
+    """The model before the first step, and sentences on which parts come from other experiments."""
     seed_all(config.seed)
     sizes = {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}
     model = Model(config, sizes, folder.path / PRETRAINED)
     # also before going on from a checkpoint, which leaves out what is not trained
     model.load_pretrained({name: tokenizer.ids for name, tokenizer in tokenizers.items()})
     begun_from = initialise(model, config.init)
-    model.to(device)
+    return model.to(device), begun_from
+
+
+def leave(
+    config: TrainConfig, folder: TrainFolder, world: World, device: torch.device, tokenizers: dict[str, Tokenizer]
+) -> int:
+    """The model folder of a model that is not trained (`epochs: 0`): a pretrained one as it is."""
+    model, begun_from = begin(config, folder, device, tokenizers)
+    print("\n".join([*begun_from, f"{folder.path}: as it begins (epochs: 0)"]), file=sys.stderr)
+    if world.main:
+        save_checkpoint(folder.path / "averaged.pt", {"model": own_tensors(model.state_dict()), "epoch": 0})
+        write_json(folder.path / "train.json", about_model(model, config, device, command_line()))
+    return 0
+
+
+def build(
+    config: TrainConfig, folder: TrainFolder, world: World, device: torch.device, tokenizers: dict[str, Tokenizer]
+) -> tuple[Session, StopSignal]:
+    """Everything ready for the first step, or for the next one after an interruption."""
+    model, begun_from = begin(config, folder, device, tokenizers)
     batches = SpeechBatches(config, model, tokenizers, world)
     ledger = Ledger(folder.path, world, batches.hours, config.epochs)
     describe(model, batches, config, ledger)

@@ -5,38 +5,49 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from steps.training.config import LoopConfig
 from steps.training.session import Session
 from utils.devices import peak_memory_mb
 from utils.files import write_json
 from utils.hardware import hardware
 
 
-def write_report(folder: Path, session: Session, command: str) -> None:
-    """Write `train.json` of a finished training; losses are per encoder frame, in nats."""
-    trainer, config, progress = session.trainer, session.config, session.trainer.progress
-    model, machine = trainer.model, hardware()
-    values = {
+def about_model(model: nn.Module, config: LoopConfig, device: torch.device, command: str) -> dict:
+    """What is known of a model before its first step: command, code, machine, parameters."""
+    machine = hardware()
+    return {
         "command": command,
         "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad) if config.epochs else 0,
+        "peak_memory_mb": peak_memory_mb(device),
+        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
+        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
+        "epochs": config.epochs,
+        "init": config.init,
+    }
+
+
+def write_report(folder: Path, session: Session, command: str) -> None:
+    """Write `train.json` of a finished training; losses are per encoder frame, in nats."""
+    trainer, progress = session.trainer, session.trainer.progress
+    values = {
+        **about_model(trainer.model, session.config, trainer.device, command),
         "data_hours": round(session.batches.hours, 4),
         "speech_hours_seen": round(progress.speech / 3600, 4),
         "seconds": round(progress.seconds, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "peak_memory_mb": peak_memory_mb(trainer.device),
-        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
         "processes": trainer.world.size,
         "precision": trainer.precision,
-        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
-        "epochs": config.epochs,
         "averaged_epochs": session.averaged,
         "steps": progress.step,
-        "init": config.init,
         "final": progress.final,
         "valid": progress.valid,
         "best": {"epoch": progress.best_epoch, "loss": progress.best_loss},
-        "backends": model.backends(),
+        "backends": trainer.model.backends(),
         "skipped_steps": progress.skipped,
         "dropped_utterances": len(session.batches.dropped),
     }

@@ -114,8 +114,6 @@ class Session:
     def average(self) -> tuple[dict, int]:
         """The averaged model and over how many epochs: fewer than configured where an `epoch-N.pt` was deleted."""
         epochs, wanted = self.config.epochs, self.config.averaged_epochs
-        if not epochs:
-            return self.trainer.model.state_dict(), 0
         counts = [epochs - start for start in (0, *self.folder.epochs()) if 0 < epochs - start <= wanted]
         if not counts:
             return averaged_model(self.folder.path, epochs, 1, plain=True), 1
