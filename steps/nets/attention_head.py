@@ -40,7 +40,7 @@ class AttentionConfig(HeadConfig):
 
     @model_validator(mode="after")
     def _check(self) -> AttentionConfig:
-        if self.share and (self.path or self.lora or "decoder" in self.model_fields_set):
+        if self.share and (self.path or self.lora or self.decoder != TransformerConfig()):
             raise ValueError("'share' takes the other head's decoder: leave out path, lora and decoder")
         if self.lora and not self.path:
             raise ValueError("'lora' adapts a pretrained decoder: give its 'path'")
