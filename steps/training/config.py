@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from steps.nets.model import ModelConfig
 from steps.prepare.dataset import DataConfig
@@ -77,3 +78,17 @@ class TrainConfig(ModelConfig, LoopConfig):
     # parts of the model from other experiments: {encoder: exp/asr/averaged.pt, heads.a: exp/asr/averaged.pt:heads.b}
     init: dict[str, str] = Field(default_factory=dict)
     data: DataSection
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _flatten(cls, init: Any) -> Any:
+        """`init.heads.ctc=x` on the command line is a section in a section."""
+        return dict(_flat(init)) if isinstance(init, dict) else init
+
+
+def _flat(section: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
