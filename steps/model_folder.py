@@ -45,10 +45,10 @@ def load_model(
 
 def fill(model: Model, state: dict[str, Tensor], tokenizers: dict[str, Tokenizer], source: str | Path) -> None:
     """Load a checkpoint's `state`; pretrained parameters that it leaves out are read from where they came from."""
-    missing = {name for name, _ in model.named_parameters()} - state.keys()
-    if missing & model.pretrained_names():
+    fixed = model.full_state().keys() - model.state_dict().keys()
+    if fixed - state.keys():
         model.load_pretrained({head: tokenizer.ids for head, tokenizer in tokenizers.items()})
-        state = {**{name: value for name, value in model.full_state().items() if name in missing}, **state}
+    model.replace({name: state[name] for name in fixed & state.keys()})
     fit_state(model, state, source)
 
 

@@ -122,7 +122,7 @@ def fit_state(module: nn.Module, state: dict[str, Tensor], source: str | Path) -
     extra = next((key for key in state if key not in own), None)
     if extra is not None:
         raise UserError(f"{source} is from another model: it has '{extra}', which this one lacks; use its own config.")
-    module.load_state_dict(state)
+    module.load_state_dict(state, strict=False)  # a module may leave out of its state what it reads from elsewhere
 
 
 def own_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.step = 0
+        self._replaced: set[str] = set()  # pretrained parameters that have been given other values
         self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
         self.heads = nn.ModuleDict()
         for key, head in config.heads.items():
@@ -105,10 +106,16 @@ class Model(nn.Module):
         """Every parameter and buffer."""
         return super().state_dict()
 
+    def replace(self, state: dict[str, Tensor]) -> None:
+        """Set some parameters and buffers, which `state_dict` then has, also if they were pretrained."""
+        self._replaced |= state.keys()
+        self.load_state_dict(state, strict=False)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As torch's, without what was pretrained and is not trained: that is read from where it came from."""
         state = super().state_dict(*args, **kwargs)
-        fixed = {name for name in self.pretrained_names() if not self.get_parameter(name).requires_grad}
+        names = self.pretrained_names() - self._replaced
+        fixed = {name for name in names if not self.get_parameter(name).requires_grad}
         return {name: value for name, value in state.items() if name not in fixed}
 
     def set_batch_count(self, step: float) -> None:

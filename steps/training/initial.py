@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from torch import nn
 
+from steps.nets.model import Model
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError, nearest
 
 
-def initialise(model: nn.Module, init: dict[str, str]) -> list[str]:
+def initialise(model: Model, init: dict[str, str]) -> list[str]:
     """Load parts of `model` from checkpoints; a sentence about each.
 
     `init` maps a part (`encoder`, `heads.ctc`, `encoder.encoder_embed`, `all`) to `<checkpoint>`, whose part of that
@@ -20,7 +21,7 @@ def initialise(model: nn.Module, init: dict[str, str]) -> list[str]:
     said = []
     for part, source in init.items():
         file, theirs = _source(source, part)
-        own = model.state_dict()
+        own = model.full_state()
         prefix = "" if part == "all" else f"{part}."
         wanted = {name: value for name, value in own.items() if name.startswith(prefix)}
         if not wanted:
@@ -38,8 +39,8 @@ def initialise(model: nn.Module, init: dict[str, str]) -> list[str]:
             if value.shape != wanted[name].shape:
                 shapes = f"{tuple(value.shape)} there and {tuple(wanted[name].shape)} here"
                 raise UserError(f"init: {name} from {file} is {shapes}: give the part the same sizes.")
-        model.load_state_dict(there, strict=False)
-        missing = [name for name in wanted if name not in there]
+        model.replace(there)
+        missing = [name for name in model.state_dict() if name in wanted and name not in there]
         said.append(
             f"{part} begins as in {source}: {len(there)} tensors"
             + (f", not there: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}" if missing else "")
