@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 
 import torch
 
-from steps.lang.tokenizer import Tokenizer
-from steps.model_folder import PRETRAINED, copy_pretrained
 from steps.nets.model import Model
-from steps.prepare.cuts import Cuts
 from steps.training.config import TrainConfig
-from steps.training.data import SpeechBatches
 from steps.training.folder import TrainFolder
 from steps.training.initial import initialise
 from steps.training.ledger import Ledger
@@ -26,11 +21,12 @@ from steps.training.preflight import describe, probe
 from steps.training.report import about_model, write_report
 from steps.training.session import Session
 from steps.training.signals import StopSignal
+from steps.training.speech import SpeechTask
 from steps.training.trainer import Trainer
 from utils.checkpoint import own_tensors, save_checkpoint
 from utils.devices import choose_device, seed_all
 from utils.distributed import World, join_world
-from utils.errors import UserError, run
+from utils.errors import run
 from utils.files import write_json
 from utils.options import Parser, load_config
 
@@ -62,13 +58,15 @@ def train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool 
 def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool) -> int:
     device = choose_device(config.device, world.local_rank)
     check_precision(config.precision, device)
-    config, tokenizers = prepare(config, folder, world, restart)
+    task = SpeechTask(folder)
+    # a mistake is found by one process, which tells the others: one sentence, and nobody waits in vain
+    config = config.model_copy(update=world.on_main(lambda: task.prepare(config, restart)))
     if world.from_main(folder.finished(config.epochs)):
         print(f"{folder.path} is finished: {config.epochs} epochs, averaged.pt is there", file=sys.stderr)
         return 0
     if not config.epochs:
-        return leave(config, folder, world, device, tokenizers)
-    session, stop = build(config, folder, world, device, tokenizers)
+        return leave(task, config, folder, world, device)
+    session, stop = build(task, config, folder, world, device)
     with stop:
         finished = session.run(stop)
     if finished and world.main:
@@ -77,50 +75,17 @@ def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool
     return 0 if finished else stop.status
 
 
-def prepare(
-    config: TrainConfig, folder: TrainFolder, world: World, restart: bool
-) -> tuple[TrainConfig, dict[str, Tokenizer]]:
-    """Make the folder a model folder (config, lang folders, feature options) and read the tokens back from it."""
-    # a mistake is found by one process, which tells the others: one sentence, and nobody waits in vain
-    feature_dim = world.on_main(lambda: _prepare_folder(config, folder, restart))
-    config = config.model_copy(update={"feature_dim": feature_dim})
-    return config, {name: Tokenizer.load(folder.lang(name)) for name in config.heads}
-
-
-def _prepare_folder(config: TrainConfig, folder: TrainFolder, restart: bool) -> int:
-    """Lock the folder and fill it; the number of values a frame."""
-    features = Cuts.load(config.data.train).config
-    if "feature_dim" in config.model_fields_set and config.feature_dim != features.feature_dim:
-        raise UserError(
-            f"feature_dim is {config.feature_dim}, but {config.data.train} has {features.feature_dim}: leave it out."
-        )
-    folder.lock()
-    if restart:
-        folder.clear()
-    folder.check_config(config.model_copy(update={"feature_dim": features.feature_dim}))
-    copy_pretrained(config, folder.path)
-    folder.copy_inputs(features, {name: Path(head.lang) for name, head in config.heads.items()})
-    return features.feature_dim
-
-
-def begin(
-    config: TrainConfig, folder: TrainFolder, device: torch.device, tokenizers: dict[str, Tokenizer]
-) -> tuple[Model, list[str]]:
+def begin(task: SpeechTask, config: TrainConfig, device: torch.device) -> tuple[Model, list[str]]:
     """The model before the first step, and sentences on which parts come from other experiments."""
     seed_all(config.seed)
-    sizes = {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}
-    model = Model(config, sizes, folder.path / PRETRAINED)
-    # also before going on from a checkpoint, which leaves out what is not trained
-    model.load_pretrained({name: tokenizer.ids for name, tokenizer in tokenizers.items()})
+    model = task.model(config)
     begun_from = initialise(model, config.init)
     return model.to(device), begun_from
 
 
-def leave(
-    config: TrainConfig, folder: TrainFolder, world: World, device: torch.device, tokenizers: dict[str, Tokenizer]
-) -> int:
+def leave(task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: World, device: torch.device) -> int:
     """The model folder of a model that is not trained (`epochs: 0`): a pretrained one as it is."""
-    model, begun_from = begin(config, folder, device, tokenizers)
+    model, begun_from = begin(task, config, device)
     print("\n".join([*begun_from, f"{folder.path}: as it begins (epochs: 0)"]), file=sys.stderr)
     if world.main:
         save_checkpoint(folder.path / "averaged.pt", {"model": own_tensors(model.state_dict()), "epoch": 0})
@@ -129,12 +94,12 @@ def leave(
 
 
 def build(
-    config: TrainConfig, folder: TrainFolder, world: World, device: torch.device, tokenizers: dict[str, Tokenizer]
+    task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: World, device: torch.device
 ) -> tuple[Session, StopSignal]:
     """Everything ready for the first step, or for the next one after an interruption."""
-    model, begun_from = begin(config, folder, device, tokenizers)
-    batches = SpeechBatches(config, model, tokenizers, world)
-    ledger = Ledger(folder.path, world, batches.hours, config.epochs)
+    model, begun_from = begin(task, config, device)
+    batches = task.batches(config, model, world)
+    ledger = Ledger(folder.path, world, batches.total, config.epochs, batches.unit)
     describe(model, batches, config, ledger)
     for sentence in begun_from:
         ledger.say(sentence)
@@ -149,7 +114,7 @@ def build(
         precision, why = world.from_main(choose_precision(config.precision, device, model, sample))
     ledger.say(f"device: {device}, precision: {precision} ({why})")
     if config.probe and not state:
-        probe(model, batches.worst(), precision, device, ledger)
+        probe(model, batches, precision, device, ledger)
     stop = StopSignal()
     name = "nonfinite.jsonl" if world.main else f"nonfinite.{world.rank}.jsonl"
     nonfinite = NonFinite(folder.path / "log" / name, config.max_nonfinite)

@@ -61,6 +61,15 @@ class World:
             raise SystemExit(1)
         return value
 
+    def share(self, count: int) -> tuple[int, int] | None:
+        """(rank, size) to share `count` things with: all alone for the main process where they are too few for each.
+
+        None: this process has none of them.
+        """
+        if count >= self.size:
+            return self.rank, self.size
+        return (0, 1) if self.main else None
+
     def wait(self) -> None:
         """Return when every process has called this."""
         if self.size > 1:

@@ -72,7 +72,10 @@ class Targets:
 
 @dataclass
 class Batch:
-    """features (batch, frames, dim) float32; feature_lens (batch,) int64; durations (batch,) float32 seconds."""
+    """features (batch, frames, dim) float32; feature_lens (batch,) int64; durations (batch,) float32 seconds.
+
+    Of text: features are tokens (batch, tokens) int64, durations numbers of tokens.
+    """
 
     ids: list[str]
     features: Tensor
@@ -192,21 +195,12 @@ class FeatureCache:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
 
-class Batches(Dataset):
-    """Batch `k` of an epoch; all randomness is a function of (seed, epoch, the batch's number over all ranks)."""
+class EpochBatches(Dataset):
+    """Batch `k` of a rank's share of an epoch, made from the `indices[k]`; `number` counts over all ranks."""
 
-    def __init__(
-        self, cuts: Cuts, heads: dict[str, HeadTarget], config: DataConfig, plan: BatchPlan, epoch: int, train: bool
-    ) -> None:
-        self.cuts, self.heads, self.config, self.train = cuts, heads, config, train
-        self.indices, self.epoch = plan.batches(epoch), epoch
-        self.rank, self.world_size = plan.rank, plan.world_size
-        self.from_audio = config.on_the_fly or not cuts.stored
-        if train and config.augment and not self.from_audio:
-            raise UserError("data.augment changes the audio: set data.on_the_fly: true, or leave it out.")
-        self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None
-        masks = train and config.spec_augment and epoch + 1 >= config.spec_augment.first_epoch
-        self.spec_augment = SpecAugment(config.spec_augment) if masks else None
+    def __init__(self, indices: list[list[int]], epoch: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices, self.epoch = indices, epoch
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -217,6 +211,30 @@ class Batches(Dataset):
             return self.make(self.indices[number], number * self.world_size + self.rank)
         except UserError as error:
             return UserError(str(error))
+
+    def make(self, indices: list[int], number: int) -> Batch:
+        """The batch of what is at `indices`, as batch `number` of the epoch."""
+        raise NotImplementedError
+
+    def largest(self, indices: list[int]) -> Batch:
+        """The batch of what is at `indices`, as large as it can become."""
+        return self.make(indices, 0)
+
+
+class Batches(EpochBatches):
+    """Batch `k` of an epoch; all randomness is a function of (seed, epoch, the batch's number over all ranks)."""
+
+    def __init__(
+        self, cuts: Cuts, heads: dict[str, HeadTarget], config: DataConfig, plan: BatchPlan, epoch: int, train: bool
+    ) -> None:
+        super().__init__(plan.batches(epoch), epoch, plan.rank, plan.world_size)
+        self.cuts, self.heads, self.config, self.train = cuts, heads, config, train
+        self.from_audio = config.on_the_fly or not cuts.stored
+        if train and config.augment and not self.from_audio:
+            raise UserError("data.augment changes the audio: set data.on_the_fly: true, or leave it out.")
+        self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None
+        masks = train and config.spec_augment and epoch + 1 >= config.spec_augment.first_epoch
+        self.spec_augment = SpecAugment(config.spec_augment) if masks else None
 
     def make(self, indices: list[int], number: int) -> Batch:
         """The batch of the cuts at `indices`, augmented (in training) as batch `number` of the epoch."""
@@ -269,7 +287,7 @@ def _cache_of(cuts: Cuts) -> FeatureCache:
 class Loader:
     """Iterable over this rank's remaining `Batch`es of one epoch; `len()` is their number, `plan` their `BatchPlan`."""
 
-    def __init__(self, batches: Batches, plan: BatchPlan, start_batch: int, workers: int) -> None:
+    def __init__(self, batches: EpochBatches, plan: Any, start_batch: int, workers: int) -> None:
         self.batches, self.plan, self.start_batch, self.workers = batches, plan, start_batch, workers
 
     def __len__(self) -> int:

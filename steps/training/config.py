@@ -44,7 +44,9 @@ class LoopConfig(Config):
     epochs: NonNegativeInt = 30  # 0: the model as it begins, for pretrained ones as they are
     accumulate: PositiveInt = 1  # batches a step, on each process
     clip_norm: PositiveFloat | None = None  # L2 norm of all gradients; ScaledAdam also clips itself
-    reference_duration: PositiveFloat | None = None  # seconds of speech that count as one step in the model's schedules
+    reference_duration: PositiveFloat | None = (
+        None  # seconds of speech (tokens of text) that are one step to the model's schedules
+    )
     max_nonfinite: PositiveInt = 20  # that many skipped steps in a row end training
     probe: bool = True  # try the largest batch before the first step
     save_every_steps: PositiveInt | None = None

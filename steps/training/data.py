@@ -24,8 +24,10 @@ class SpeechBatches:
 
     `dropped` lists the training utterances left out ({"id", "reason", "detail"}): those with fewer encoder frames than
     tokens (at the fastest speed that augmentation may choose), whose loss would be infinite, and those with no target
-    at all. `hours` counts the rest.
+    at all. `total` is the seconds of the rest.
     """
+
+    unit, limit = "seconds", "data.max_duration"
 
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
         self.data, self.world = config.data, world
@@ -35,7 +37,7 @@ class SpeechBatches:
         self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:
             self.valid_cuts, self.valid_dropped = self._usable(config.data.valid)
-        self.hours = float(self.cuts.durations.sum()) / 3600
+        self.total, self.source = float(self.cuts.durations.sum()), config.data.train
         self.plan = make_loader(self.cuts, self.heads, self.data, rank=world.rank, world_size=world.size).plan
         self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
 
@@ -53,13 +55,10 @@ class SpeechBatches:
 
     def valid(self) -> Iterable[Batch]:
         """This process's share of the validation set, whole and unchanged."""
-        if self.valid_cuts is None:
+        share = self.valid_cuts and self.world.share(len(self.valid_cuts))
+        if share is None:
             return ()
-        # a small set may not be enough for every process
-        rank, size = (self.world.rank, self.world.size) if len(self.valid_cuts) >= self.world.size else (0, 1)
-        if size != self.world.size and not self.world.main:
-            return ()
-        return make_loader(self.valid_cuts, self.heads, self.data, train=False, rank=rank, world_size=size)
+        return make_loader(self.valid_cuts, self.heads, self.data, False, rank=share[0], world_size=share[1])
 
     def frames(self, batch: Batch) -> int:
         """Encoder frames of a batch on the CPU."""
@@ -78,6 +77,21 @@ class SpeechBatches:
         middle = self.plan.order[len(self.plan.order) // 2 :]
         count = int((self.cuts.durations[middle].cumsum() <= seconds).sum())
         return self._batches().make([int(index) for index in middle[: max(count, 1)]], 0)
+
+    def size(self, batch: Batch) -> str:
+        """How large a batch is, in words."""
+        return f"{len(batch)} utterances of at most {float(batch.durations.max()):.1f} s"
+
+    def summary(self) -> list[str]:
+        """Sentences for the log on what there is."""
+        said = [f"{self.total / 3600:.2f} hours, {len(self.cuts)} utterances"]
+        if self.valid_dropped:
+            said.append(f"validation leaves out {len(self.valid_dropped)} utterances that cannot be aligned")
+        return said
+
+    def amounts(self, seen: float) -> dict[str, float]:
+        """What train.json says of the data; `seen` is in seconds."""
+        return {"data_hours": round(self.total / 3600, 4), "speech_hours_seen": round(seen / 3600, 4)}
 
     def _batches(self) -> Batches:
         """Any batch of the first epoch, for which no order of batches is needed."""

@@ -45,6 +45,12 @@ class TrainFolder:
         for left in self.path.glob(".tmp-*"):
             left.unlink(missing_ok=True)
 
+    def begin(self, restart: bool) -> None:
+        """Keep others out, and delete what an earlier training left if it is not to go on."""
+        self.lock()
+        if restart:
+            self.clear()
+
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
@@ -77,12 +83,15 @@ class TrainFolder:
         """The model's own copy of a head's lang folder."""
         return self.path / "lang" / head
 
-    def copy_inputs(self, features: BaseModel, langs: dict[str, Path]) -> None:
-        """Copy the feature options and the heads' lang folders, so that the model needs nothing outside its folder.
-
-        Errors: `UserError` when a lang folder is missing, or has other tokens than this model was begun with.
-        """
+    def copy_features(self, features: BaseModel) -> None:
+        """Copy the feature options, so that recordings can be made into what the model reads."""
         save_config(self.path / "features.yaml", features)
+
+    def copy_langs(self, langs: dict[str, Path]) -> None:
+        """Copy lang folders (by head), so that the model needs nothing outside its folder.
+
+        Errors: `UserError` when one is missing, or has other tokens than this model was begun with.
+        """
         for head, source in langs.items():
             own = self.lang(head)
             if own.exists():

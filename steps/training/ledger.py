@@ -10,6 +10,8 @@ from steps.training.meters import Meter
 from steps.training.trainer import Trainer
 from utils.distributed import World
 
+# a second's worth of a training set's unit, in the progress line and in TensorBoard
+RATES = {"seconds": ("h/h", "hours_per_hour"), "tokens": ("tokens/s", "tokens_per_second")}
 SMOOTH = 0.7  # weight of the past in the speed that "left" is estimated with
 
 
@@ -18,13 +20,14 @@ class Ledger:
 
     Args:
       folder: `exp/<model>`; the log is `log/train.log`, the curves are in `tensorboard/`.
-      hours: hours of speech in the training set (an epoch's).
+      total: what an epoch has, in `unit`s: seconds of speech or tokens of text.
     """
 
-    def __init__(self, folder: Path, world: World, hours: float, epochs: int) -> None:
+    def __init__(self, folder: Path, world: World, total: float, epochs: int, unit: str = "seconds") -> None:
         self.folder, self.world = folder, world
-        self.hours, self.epochs = hours, epochs
-        self.speed: float | None = None  # seconds of speech per second
+        self.total, self.epochs = total, epochs
+        self.rate, self.curve = RATES[unit]
+        self.speed: float | None = None  # units per second
         self._mark: tuple[float, float] | None = None
         self._board = None
         self._open_line = False
@@ -77,13 +80,13 @@ class Ledger:
         norm = trainer.grad_norm()
         parts = " ".join(f"{name} {value:.3f}" for name, value in by_frame.items() if name != "loss")
         text = f"epoch {p.epoch + 1}/{self.epochs} step {p.step}: loss {by_frame['loss']:.4f} ({parts})"
-        text += f" lr {trainer.lr:.2e} norm {norm:.2g} {speed:.0f} h/h, left {self.left(p.speech)}"
+        text += f" lr {trainer.lr:.2e} norm {norm:.2g} {speed:.0f} {self.rate}, left {self.left(p.speech)}"
         if skipped:
             text += f", {skipped} steps skipped (not finite)"
         self._line(text)
         self.scalars(by_frame, p.step, "train/")
         self.scalars(by_token, p.step, "train_per_token/")
-        rest = {"lr": trainer.lr, "grad_norm": norm, "hours_per_hour": speed, "skipped_steps": p.skipped}
+        rest = {"lr": trainer.lr, "grad_norm": norm, self.curve: speed, "skipped_steps": p.skipped}
         self.scalars(rest, p.step, "loop/")
 
     def _measure(self, speech: float) -> float:
@@ -95,10 +98,10 @@ class Ledger:
         return self.speed or 0.0
 
     def left(self, speech: float) -> str:
-        """Time left at the present speed, as h:mm:ss; `speech` is what was seen, in seconds."""
+        """Time left at the present speed, as h:mm:ss; `speech` is what was seen, in units."""
         if not self.speed:
             return "?"
-        seconds = int(max(self.hours * 3600 * self.epochs - speech, 0.0) / self.speed)
+        seconds = int(max(self.total * self.epochs - speech, 0.0) / self.speed)
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
     def _line(self, text: str) -> None:

@@ -20,7 +20,7 @@ class Progress:
     skipped: int = 0
     in_a_row: int = 0  # non-finite steps since the last good one
     seconds: float = 0.0
-    speech: float = 0.0  # seconds of speech seen, all processes together
+    speech: float = 0.0  # seconds of speech (tokens of text) seen, all processes together
     best_loss: float | None = None
     best_epoch: float | None = None
     valid: dict[str, float] = field(default_factory=dict)

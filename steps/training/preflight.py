@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from steps.nets.model import Model, parameter_counts
-from steps.training.config import TrainConfig
-from steps.training.data import SpeechBatches
+from steps.training.config import LoopConfig
 from steps.training.ledger import Ledger
+from steps.training.trainer import Batches
 from utils.devices import autocast, is_out_of_memory, peak_memory_mb, seed_all
 from utils.errors import UserError
 from utils.files import write_jsonl
@@ -16,30 +16,32 @@ from utils.files import write_jsonl
 SHOWN = 3  # dropped utterances that are named; the rest is in the file
 
 
-def describe(model: Model, batches: SpeechBatches, config: TrainConfig, ledger: Ledger) -> None:
+def describe(model: Model, batches: Batches, config: LoopConfig, ledger: Ledger) -> None:
     """Say how large the model and the data are, which utterances are left out, and what computes each loss."""
     counts = parameter_counts(model)
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "total")
     ledger.say(f"parameters: {counts['total'] / 1e6:.2f} M ({parts})")
     backends = ", ".join(f"{loss} by {backend}" for loss, backend in model.backends().items())
     ledger.say(f"losses: {backends}")
+    data, *more = batches.summary()
     ledger.say(
-        f"data: {batches.hours:.2f} hours, {len(batches.cuts)} utterances, {batches.count(0)} batches an epoch"
-        f" on each of {batches.world.size} process(es), {config.accumulate} a step"
+        f"data: {data}, {batches.count(0)} batches an epoch"
+        f" on each of {ledger.world.size} process(es), {config.accumulate} a step"
     )
-    if batches.valid_dropped:
-        ledger.say(f"validation leaves out {len(batches.valid_dropped)} utterances that cannot be aligned")
+    for sentence in more:
+        ledger.say(sentence)
     if batches.dropped:
         file = ledger.folder / "log" / "dropped.jsonl"
-        if batches.world.main:
+        if ledger.world.main:
             write_jsonl(file, batches.dropped)
         named = "; ".join(f"{row['id']} ({row['detail']})" for row in batches.dropped[:SHOWN])
-        ledger.say(f"dropped {len(batches.dropped)} utterances that cannot be aligned, listed in {file}: {named}")
+        ledger.say(f"dropped {len(batches.dropped)} that cannot be trained on, listed in {file}: {named}")
 
 
-def probe(model: nn.Module, batch, precision: str, device: torch.device, ledger: Ledger) -> None:
+def probe(model: nn.Module, batches: Batches, precision: str, device: torch.device, ledger: Ledger) -> None:
     """Forward and backward of the largest batch, changing nothing; `UserError` when memory runs out."""
-    size = f"{len(batch)} utterances of at most {float(batch.durations.max()):.1f} s"
+    batch = batches.worst()
+    size = batches.size(batch)
     model.train()
     seed_all(0)
     try:
@@ -53,7 +55,7 @@ def probe(model: nn.Module, batch, precision: str, device: torch.device, ledger:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"The largest batch ({size}) does not fit into the memory of {device}: lower data.max_duration "
+            f"The largest batch ({size}) does not fit into the memory of {device}: lower {batches.limit} "
             "(and raise accumulate to keep the size of a step)."
         ) from None
     finally:

@@ -37,8 +37,7 @@ def write_report(folder: Path, session: Session, command: str) -> None:
     trainer, progress = session.trainer, session.trainer.progress
     values = {
         **about_model(trainer.model, session.config, trainer.device, command),
-        "data_hours": round(session.batches.hours, 4),
-        "speech_hours_seen": round(progress.speech / 3600, 4),
+        **session.batches.amounts(progress.speech),
         "seconds": round(progress.seconds, 1),
         "processes": trainer.world.size,
         "precision": trainer.precision,

@@ -7,11 +7,10 @@ import time
 
 from steps.training.averaging import averaged_model
 from steps.training.config import TrainConfig
-from steps.training.data import SpeechBatches
 from steps.training.folder import ANOTHER_FOLDER, TrainFolder
 from steps.training.ledger import Ledger
 from steps.training.signals import StopSignal
-from steps.training.trainer import Trainer
+from steps.training.trainer import Batches, Trainer
 from utils.checkpoint import fit_state, load_checkpoint, own_tensors, save_checkpoint
 from utils.errors import UserError
 
@@ -20,7 +19,7 @@ class Session:
     """Ties the loop to its folder and its ledger."""
 
     def __init__(
-        self, config: TrainConfig, trainer: Trainer, batches: SpeechBatches, folder: TrainFolder, ledger: Ledger
+        self, config: TrainConfig, trainer: Trainer, batches: Batches, folder: TrainFolder, ledger: Ledger
     ) -> None:
         self.config, self.trainer, self.batches = config, trainer, batches
         self.folder, self.ledger, self.world = folder, ledger, trainer.world
@@ -38,7 +37,7 @@ class Session:
             )
         if state["data"] != self.batches.fingerprint():
             raise UserError(
-                f"{source} was trained on other utterances than {self.config.data.train} now holds: {ANOTHER_FOLDER}."
+                f"{source} was trained on other utterances than {self.batches.source} now holds: {ANOTHER_FOLDER}."
             )
         self.trainer.load_state_dict(state, source)
         self.trainer.nonfinite.forget(self.trainer.progress.step)

@@ -25,7 +25,13 @@ from utils.errors import UserError
 
 
 class Batches(Protocol):
-    """Where batches come from; every process sees equally many."""
+    """Where batches come from; every process sees equally many. What `Trainer` alone needs not is for the log."""
+
+    unit: str  # that batches' durations are in: "seconds" of speech or "tokens" of text
+    total: float  # of an epoch, in this unit
+    limit: str  # the config's key that bounds a batch
+    source: str  # the training set, as the config names it
+    dropped: list[dict]  # what of it is left out: {"id", "reason", "detail"}
 
     def train(self, epoch: int, start: int) -> Iterable:
         """This process's batches of an epoch (from 0), from batch `start` on."""
@@ -41,6 +47,24 @@ class Batches(Protocol):
 
     def tokens(self, batch) -> dict[str, int]:
         """Its tokens, by head."""
+
+    def sample(self):
+        """A small batch of middling length."""
+
+    def worst(self):
+        """The largest batch that training can bring."""
+
+    def size(self, batch) -> str:
+        """How large a batch is, in words."""
+
+    def summary(self) -> list[str]:
+        """Sentences for the log on what there is."""
+
+    def amounts(self, seen: float) -> dict[str, float]:
+        """What train.json says of the data and of how much was `seen`."""
+
+    def fingerprint(self) -> str:
+        """Changes when the data change."""
 
 
 class Trainer:
@@ -117,7 +141,8 @@ class Trainer:
             self.lr = self.updater.base_lr * self.schedule_factor()
             finite = self.updater.step(self.lr, progress.step)
         except (RuntimeError, MemoryError) as error:
-            raise _explained(error, f"step {progress.step} of epoch {progress.epoch + 1}") from error
+            where = f"step {progress.step} of epoch {progress.epoch + 1}"
+            raise _explained(error, where, self.batches.limit) from error
         self.nonfinite.add(finite, progress, [name for batch in group for name in batch.ids])
         progress.step += 1
         progress.batch += len(group)
@@ -223,10 +248,10 @@ def _groups(batches: Iterable, size: int) -> Iterator[list]:
         yield group
 
 
-def _explained(error: Exception, where: str) -> Exception:
+def _explained(error: Exception, where: str, limit: str) -> Exception:
     if is_out_of_memory(error):
         return UserError(
-            f"Out of memory in {where}: lower data.max_duration (and raise accumulate to keep the batch), "
+            f"Out of memory in {where}: lower {limit} (and raise accumulate to keep the batch), "
             "the same command with --restart or a new folder then starts again."
         )
     return error

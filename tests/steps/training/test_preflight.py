@@ -9,7 +9,7 @@ from steps.training import precision as module
 from steps.training.ledger import Ledger
 from steps.training.precision import check_precision, choose_precision
 from steps.training.preflight import probe
-from tests.steps.training.toy_model import CPU, ToyModel, toy_batches
+from tests.steps.training.toy_model import CPU, ToyBatches, ToyModel, toy_batches
 from utils.distributed import World
 from utils.errors import UserError
 
@@ -37,7 +37,7 @@ def test_measuring_and_probing_leave_no_trace(monkeypatch, tmp_path):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert choose_precision("auto", CPU, model, batch)[0] in ("bf16", "float32")
     ledger = Ledger(tmp_path, World(), 1.0, 1)
-    probe(model, batch, "float32", CPU, ledger)
+    probe(model, ToyBatches([batch]), "float32", CPU, ledger)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert "largest batch: 5 utterances of at most 1.0 s" in (tmp_path / "log/train.log").read_text()
@@ -51,7 +51,7 @@ def test_a_batch_that_does_not_fit_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match=r"largest batch \(2 utterances of at most 1\.0 s\) .* lower data\.max_duration"
     ):
-        probe(Hungry(), toy_batches([2])[0], "float32", CPU, Ledger(tmp_path, World(), 1.0, 1))
+        probe(Hungry(), ToyBatches(toy_batches([2])), "float32", CPU, Ledger(tmp_path, World(), 1.0, 1))
 
 
 def test_another_error_is_not_called_a_lack_of_memory(tmp_path):
@@ -60,11 +60,11 @@ def test_another_error_is_not_called_a_lack_of_memory(tmp_path):
             raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        probe(Wrong(), toy_batches([2])[0], "float32", CPU, Ledger(tmp_path, World(), 1.0, 1))
+        probe(Wrong(), ToyBatches(toy_batches([2])), "float32", CPU, Ledger(tmp_path, World(), 1.0, 1))
 
 
 def test_the_time_left_follows_the_speed(tmp_path):
-    ledger = Ledger(tmp_path, World(), hours=2.0, epochs=3)
+    ledger = Ledger(tmp_path, World(), total=7200.0, epochs=3)
     assert ledger.left(0.0) == "?"
     ledger.speed = 4.0
     assert ledger.left(3600.0) == "1:15:00" and ledger.left(1e9) == "0:00:00"

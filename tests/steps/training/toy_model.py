@@ -51,6 +51,8 @@ class ToyModel(nn.Module):
 class ToyBatches:
     """Batches from a list; an utterance counts as one second, ten frames and three tokens."""
 
+    unit, limit = "seconds", "data.max_duration"
+
     def __init__(self, batches: list[ToyBatch], world: World | None = None) -> None:
         self.batches, self.world = batches, world or World()
         self.most_valid: int | None = None  # batches of this process's share that are validated on
@@ -69,6 +71,12 @@ class ToyBatches:
 
     def tokens(self, batch: ToyBatch) -> dict[str, int]:
         return {"one": 3 * len(batch.ids)}
+
+    def worst(self) -> ToyBatch:
+        return max(self.batches, key=len)
+
+    def size(self, batch: ToyBatch) -> str:
+        return f"{len(batch)} utterances of at most {float(batch.durations.max()):.1f} s"
 
 
 def toy_batches(sizes: list[int]) -> list[ToyBatch]:

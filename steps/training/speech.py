@@ -1,0 +1,52 @@
+"""Training on speech: what its model folder begins with, the model, and where its batches come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from steps.lang.tokenizer import Tokenizer
+from steps.model_folder import PRETRAINED, copy_pretrained
+from steps.nets.model import Model
+from steps.prepare.cuts import Cuts
+from steps.training.config import TrainConfig
+from steps.training.data import SpeechBatches
+from steps.training.folder import TrainFolder
+from utils.distributed import World
+from utils.errors import UserError
+
+
+class SpeechTask:
+    """An encoder of speech and heads, on cuts with features."""
+
+    def __init__(self, folder: TrainFolder) -> None:
+        self.folder = folder
+
+    def prepare(self, config: TrainConfig, restart: bool) -> dict:
+        """Lock the folder and make it a model folder; the keys of `config` that follow from the data."""
+        features = Cuts.load(config.data.train).config
+        if "feature_dim" in config.model_fields_set and config.feature_dim != features.feature_dim:
+            found = f"{config.data.train} has {features.feature_dim}"
+            raise UserError(f"feature_dim is {config.feature_dim}, but {found}: leave it out.")
+        self.folder.begin(restart)
+        found = {"feature_dim": features.feature_dim}
+        self.folder.check_config(config.model_copy(update=found))
+        copy_pretrained(config, self.folder.path)
+        self.folder.copy_features(features)
+        self.folder.copy_langs({name: Path(head.lang) for name, head in config.heads.items()})
+        return found
+
+    def _tokenizers(self, config: TrainConfig) -> dict[str, Tokenizer]:
+        return {name: Tokenizer.load(self.folder.lang(name)) for name in config.heads}
+
+    def model(self, config: TrainConfig) -> Model:
+        """The model, what others trained as they left it."""
+        tokenizers = self._tokenizers(config)
+        sizes = {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}
+        model = Model(config, sizes, self.folder.path / PRETRAINED)
+        # also before going on from a checkpoint, which leaves out what is not trained
+        model.load_pretrained({name: tokenizer.ids for name, tokenizer in tokenizers.items()})
+        return model
+
+    def batches(self, config: TrainConfig, model: Model, world: World) -> SpeechBatches:
+        """The training and validation data."""
+        return SpeechBatches(config, model, self._tokenizers(config), world)
