@@ -45,20 +45,26 @@ def load_model(
 
 def fill(model: Model, state: dict[str, Tensor], tokenizers: dict[str, Tokenizer], source: str | Path) -> None:
     """Load a checkpoint's `state`; pretrained parameters that it leaves out are read from where they came from."""
-    fixed = model.full_state().keys() - model.state_dict().keys()
-    if fixed - state.keys():
-        model.load_pretrained({head: tokenizer.ids for head, tokenizer in tokenizers.items()})
-    model.replace({name: state[name] for name in fixed & state.keys()})
+    read_elsewhere(model, state, tokenizers)
     fit_state(model, state, source)
+
+
+def read_elsewhere(model: Model, state: dict[str, Tensor] | None, tokenizers: dict[str, Tokenizer]) -> None:
+    """Read the pretrained parameters that a checkpoint's `state` (None: there is none yet) leaves out."""
+    fixed = model.full_state().keys() - model.state_dict().keys()
+    if state is None or fixed - state.keys():
+        model.load_pretrained({head: tokenizer.ids for head, tokenizer in tokenizers.items()})
+    if state is not None:
+        model.replace({name: state[name] for name in fixed & state.keys()})
 
 
 def copy_pretrained(config: ModelConfig, folder: Path) -> None:
     """Copy the `config.json` of every pretrained part into a model folder, which then tells the model's shape alone."""
     parts = {"encoder": config.encoder, **{f"heads.{key}": head for key, head in config.heads.items()}}
     for name, part in parts.items():
-        if path := getattr(part, "path", None):
-            source = find_model(path, f"{name}.path") / "config.json"
-            write_text(folder / PRETRAINED / name / "config.json", source.read_text("utf-8"))
+        own = folder / PRETRAINED / name / "config.json"
+        if (path := getattr(part, "path", None)) and not own.exists():
+            write_text(own, (find_model(path, f"{name}.path") / "config.json").read_text("utf-8"))
 
 
 def load_model_config(folder: str | Path) -> ModelConfig:

@@ -85,8 +85,8 @@ class Recogniser:
 
     def parameters(self, search: Search) -> int:
         """Number of parameters that the search uses: the encoder's and its head's."""
-        counts = parameter_counts(self.model)
-        return counts["encoder"] + counts[f"heads.{search.head}"]
+        counts, head = parameter_counts(self.model), self.config.heads[search.head]
+        return counts["encoder"] + counts[f"heads.{getattr(head, 'share', None) or search.head}"]
 
     def encode(self, features: Tensor, lens: Tensor) -> tuple[Encoded, float]:
         """Encoder output `(N, T', D)` and its lengths for features `(N, T, F)`, and the seconds that it took."""
@@ -157,7 +157,7 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
     group.add_argument("--max-length-ratio", type=positive, **unset, help="attention: longest text, per frame (1)")
     group.add_argument("--no-repeat-ngram", type=natural, **unset, help="attention:beam: no so many tokens twice (0)")
     group.add_argument("--ctc-head", **unset, metavar="HEAD", help="attention:beam: CTC head to score with")
-    group.add_argument("--ctc-weight", type=float, **unset, help="attention:beam: its share of the score (0.3)")
+    group.add_argument("--ctc-weight", type=share, **unset, help="attention:beam: its share of the score (0.3)")
     group.add_argument(
         "--no-length-norm", dest="length_norm", action="store_false", **unset, help="modified_beam: rank by total score"
     )
@@ -173,6 +173,13 @@ def positive(text: str) -> float:
     """An argument type: a number above zero."""
     if not 0 < (value := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def share(text: str) -> float:
+    """An argument type: a number from 0 up to, but not, 1."""
+    if not 0 <= (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
     return value
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pysubs2
 
-from steps.lang.tables import BOUNDARY
+from steps.lang.tables import BOUNDARY, BYTE_BOUNDARY
 from steps.lang.tokenizer import Tokenizer
 from steps.search.hypothesis import Hypothesis
 
@@ -24,6 +24,8 @@ def subtitles(
     file = pysubs2.SSAFile()
     for start, end, hypothesis in pieces:
         times = [start + frame * seconds_per_frame for frame in hypothesis.frames]
+        if not any(hypothesis.frames):  # attention knows no times: spread evenly
+            times = [start + (end - start) * place / len(times) for place in range(len(times))]
         cues = list(_cues(hypothesis.tokens, times, tokenizer))
         for number, (first, last) in enumerate(cues):
             until = times[cues[number + 1][0]] if number + 1 < len(cues) else end
@@ -48,6 +50,6 @@ def _cues(tokens: list[int], times: list[float], tokenizer: Tokenizer) -> Iterat
 
 def _word_borders(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
     """Where words begin, and the end; each token is a word where words are not marked (Chinese)."""
-    starts = [i for i, token in enumerate(tokens) if tokenizer.token(token).startswith(BOUNDARY)]
+    starts = [i for i, token in enumerate(tokens) if tokenizer.token(token).startswith((BOUNDARY, BYTE_BOUNDARY))]
     starts = starts or list(range(len(tokens)))
     return [0, *(i for i in starts if i > 0), len(tokens)]

@@ -75,11 +75,16 @@ def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool
     return 0 if finished else stop.status
 
 
-def begin(task: SpeechTask, config: TrainConfig, device: torch.device) -> tuple[Model, list[str]]:
-    """The model before the first step, and sentences on which parts come from other experiments."""
+def begin(
+    task: SpeechTask, config: TrainConfig, device: torch.device, state: dict | None = None
+) -> tuple[Model, list[str]]:
+    """The model before the first step, and sentences on which parts come from other experiments.
+
+    Where training goes on from `state`, only what that leaves out is read from elsewhere.
+    """
     seed_all(config.seed)
-    model = task.model(config)
-    begun_from = initialise(model, config.init)
+    model = task.model(config, state)
+    begun_from = [] if state else initialise(model, config.init)
     return model.to(device), begun_from
 
 
@@ -97,13 +102,13 @@ def build(
     task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: World, device: torch.device
 ) -> tuple[Session, StopSignal]:
     """Everything ready for the first step, or for the next one after an interruption."""
-    model, begun_from = begin(task, config, device)
+    state, source, complaints = folder.newest()
+    model, begun_from = begin(task, config, device, state)
     batches = task.batches(config, model, world)
     ledger = Ledger(folder.path, world, batches.total, config.epochs, batches.unit)
     describe(model, batches, config, ledger)
     for sentence in begun_from:
         ledger.say(sentence)
-    state, source, complaints = folder.newest()
     for complaint in complaints:
         ledger.say(f"warning: {complaint}")
     if state:

@@ -134,8 +134,9 @@ def prepare(
         tokens = [*SPECIAL, *tags, BOUNDARY, *characters]
     write_table(out / "tokens.txt", tokens)
     write_json(out / "lang.json", {"type": kind, "languages": list(texts), **about, "vocab_size": len(tokens)})
-    if kind != "bpe":
-        (out / "bpe.model").unlink(missing_ok=True)  # an earlier run's, which icefall would read
+    for other, file in (("bpe", "bpe.model"), ("pretrained", "tokenizer.json")):
+        if kind != other:
+            (out / file).unlink(missing_ok=True)  # an earlier run's, which icefall would read
     tokenizer = Tokenizer.load(out)
     words = word_table(word for line in lines for word in line.split())
     write_table(out / "words.txt", words)
@@ -150,7 +151,7 @@ def pretrained_tokens(folder: Path, texts: Sequence[str] | None) -> tuple[list[s
     file = folder / "tokenizer.json"
     if not file.exists():
         raise UserError(f"--path {folder} holds no tokenizer.json: copy the model's tokenizer there.")
-    config = read_config(folder)
+    config = read_config(folder, keys=("eos_token_id", "model_type"))
     # Whisper was trained on texts that begin with a space
     about = describe_tokens(load_backend(file), texts, config["eos_token_id"], config["model_type"] == "whisper")
     about[1]["suppress"] = config.get("suppress_tokens") or []
@@ -195,7 +196,8 @@ def check_options(options: argparse.Namespace) -> None:
     kinds = {"vocab_size": "bpe", "model_type": "bpe", "path": "pretrained", "all_tokens": "pretrained"}
     for name, kind in kinds.items():
         if options.type != kind and getattr(options, name):
-            other = "a character set has the size that it has" if options.type == "char" else "leave it out"
+            sized = options.type == "char" and kind == "bpe"
+            other = "a character set has the size that it has" if sized else "leave it out"
             raise UserError(f"--{name.replace('_', '-')} is for --type {kind}: {other}.")
     if options.type == "pretrained" and not options.path:
         raise UserError("--type pretrained needs --path: the folder of the model, or its name on the hub.")

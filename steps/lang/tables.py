@@ -12,6 +12,7 @@ from utils.files import open_text, require, write_text
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 SPECIAL = (BLANK, SOS_EOS, UNK)  # their positions are their ids, as in icefall
 BOUNDARY = "▁"  # U+2581, sentencepiece's mark for the space before a word
+BYTE_BOUNDARY = "Ġ"  # byte-level BPE's (GPT-2, Whisper)
 UNKNOWN_SURFACE = "⁇"  # what <unk> decodes to: one character, as in sentencepiece, so that CER counts it as one
 _DISAMBIGUATION = re.compile(r"#\d+")
 

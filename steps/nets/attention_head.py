@@ -16,12 +16,13 @@ from torch import Tensor
 
 from steps.nets.head import Head, HeadConfig
 from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
-from steps.nets.transformer import MASKED, TransformerConfig, TransformerDecoder
+from steps.nets.transformer import TransformerConfig, TransformerDecoder
 from steps.pretrained.folder import find_model
 from steps.pretrained.whisper import whisper_sizes, whisper_weights
 from utils.errors import UserError
 
 IGNORED = -100  # what cross-entropy leaves out
+PATH = "path of an attention head"
 
 
 class AttentionConfig(HeadConfig):
@@ -55,30 +56,35 @@ class AttentionHead(Head):
 
     def __init__(self, config: AttentionConfig, encoder_dim: int, vocab_size: int, folder: Path | None = None) -> None:
         super().__init__(config)
-        self.vocab_size = vocab_size
+        self.vocab_size, self.encoder_dim = vocab_size, encoder_dim
         self.suppressed = [self.blank_id]
-        self._borrowed: list[AttentionHead] = []  # in a list, so that its parameters are not this head's too
         if config.share:
             return
         sizes, tied = config.decoder, config.tied
         if config.path:
-            folder = folder or find_model(config.path, "heads.attention.path")
+            folder = folder or find_model(config.path, PATH)
             sizes, tied = whisper_sizes(folder, "decoder", config.decoder.dropout), True
+            if sizes.dim != encoder_dim:
+                found = f"reads {sizes.dim} values a frame, the encoder gives {encoder_dim}"
+                raise UserError(f"{PATH}: the decoder of {config.path} {found}: give its own encoder.")
         own = TransformerDecoder(sizes, encoder_dim, vocab_size, tied)
-        self.decoder_ = add_lora(own, config.lora)
-
-    @property
-    def decoder(self) -> TransformerDecoder:
-        """The decoder, its own or the other head's."""
-        return self._borrowed[0].decoder if self._borrowed else self.decoder_
+        self.decoder = add_lora(own, config.lora)
 
     def borrow(self, other: Head, key: str) -> None:
         """Use the decoder of `other`, the head called `key`."""
         if not isinstance(other, AttentionHead) or other.config.share:
-            raise UserError(f"heads: share: {key} is no attention head with a decoder of its own.")
+            raise UserError(f"heads: share: {key} is no attention head with a decoder of its own: give another head.")
         if other.vocab_size != self.vocab_size:
             raise UserError(f"heads: share: {key} has {other.vocab_size} tokens, not {self.vocab_size}: use one lang.")
-        self._borrowed = [other]
+        if other.encoder_dim != self.encoder_dim:
+            dims = f"{other.encoder_dim} values a frame, not {self.encoder_dim}"
+            raise UserError(f"heads: share: the layer that {key} reads has {dims}: give both the same 'layer'.")
+        object.__setattr__(self, "decoder", other.decoder)  # past torch: its parameters are not this head's too
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that the decoder takes, prompt included (None: no limit)."""
+        return None if self.decoder.pos is None else self.decoder.pos.num_embeddings
 
     @property
     def backends(self) -> dict[str, str]:
@@ -88,7 +94,7 @@ class AttentionHead(Head):
         """Whisper's decoder; `ids[i]` is its id of token i, -1 for one that it lacks (None: the same tokens)."""
         if not self.config.path:
             return
-        folder = find_model(self.config.path, "heads.attention.path")
+        folder = find_model(self.config.path, PATH)
         weights = whisper_weights(folder, "decoder")
         rows = weights["embed.weight"]
         if ids is None or max(ids) >= len(rows):
@@ -99,14 +105,14 @@ class AttentionHead(Head):
             )
         chosen = rows[torch.tensor(ids).clamp(min=0)]
         chosen[[i for i, other in enumerate(ids) if other < 0]] = rows.mean(0)
-        load_weights(self.decoder_, {**weights, "embed.weight": chosen}, str(folder))
+        load_weights(self.decoder, {**weights, "embed.weight": chosen}, str(folder))
 
     def suppress(self, tokens: list[int]) -> None:
         self.suppressed = sorted({self.blank_id, *tokens})
 
     def pretrained_names(self) -> set[str]:
         """Names of the parameters that `load_pretrained` sets."""
-        return {f"decoder_.{name}" for name in pretrained_part(self.decoder_)} if self.config.path else set()
+        return {f"decoder.{name}" for name in pretrained_part(self.decoder)} if self.config.path else set()
 
     def losses(self, encoder_out: Tensor, lens: Tensor, targets, step: int) -> dict:
         before, after = teacher_forcing(targets.tokens, targets.lens.to(lens.device), targets.prompts, self.eos_id)
@@ -121,7 +127,7 @@ class AttentionHead(Head):
     def log_probs(self, tokens: Tensor, state) -> Tensor:
         """Log-probabilities `(N, B, vocab)` of what follows `tokens (N, B, U)`, which `state` then holds."""
         logits = self.decoder.extend(tokens, state)[:, :, -1].float()
-        logits[..., self.suppressed] = MASKED
+        logits[..., self.suppressed] = float("-inf")
         return logits.log_softmax(dim=-1)
 
 

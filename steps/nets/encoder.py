@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,7 @@ class ZipformerConfig(Config):
     """A Zipformer; a value that can differ from stack to stack is one number or a list as long as
     `downsampling_factor`. The defaults are icefall's 65 M parameters."""
 
+    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper")  # types of features
     name: Literal["zipformer"] = "zipformer"
     subsampling: SubsamplingConfig = SubsamplingConfig()
     downsampling_factor: tuple[int, ...] = (1, 2, 4, 8, 4, 2)  # per stack, against the front end's frame rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor
 from steps.nets.encoder import Encoder, ZipformerConfig
 from steps.nets.lora import LoraConfig, add_lora
 from steps.nets.speech import Encoded, SpeechEncoder
-from steps.nets.whisper import WhisperEncoder
+from steps.nets.whisper import OWN, WhisperEncoder
 from steps.pretrained.folder import find_model
 from utils.errors import UserError
 from utils.options import Config
@@ -32,6 +32,7 @@ class PretrainedConfig(Config):
 class WhisperConfig(PretrainedConfig):
     """Whisper's encoder on features of `type: whisper`; 20 ms a frame."""
 
+    takes: ClassVar[tuple[str, ...]] = ("whisper",)
     name: Literal["whisper"]
     pad_seconds: float = Field(0.0, ge=0, le=30)  # pad all utterances to that (30 as Whisper was trained)
 
@@ -39,6 +40,7 @@ class WhisperConfig(PretrainedConfig):
 class BlindConfig(Config):
     """An encoder that hears nothing: what its heads then say is what a language model alone would."""
 
+    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper")
     name: Literal["blind"]
     dim: int = Field(8, ge=1)
 
@@ -72,7 +74,7 @@ def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None =
         folder = folder or find_model(config.path, "encoder.path")
         options = (config.dropout, config.mix, config.downsample, config.pad_seconds)
         encoder = WhisperEncoder(folder, config.path, feature_dim, *options)
-        return add_lora(encoder, config.lora, spared=("mix", "stack"))
+        return add_lora(encoder, config.lora, spared=OWN)
     if isinstance(config, BlindConfig):
         return BlindEncoder(config.dim)
     if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):

@@ -34,6 +34,7 @@ class Head(nn.Module):
     """Base of heads: keeps the configuration and leaves out the utterances that have no target for this head."""
 
     loss_names: ClassVar[tuple[str, ...]]
+    positions: int | None = None  # the most tokens that it takes, prompt included (None: no limit)
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Checkpoints of icefall's zipformer recipe (`egs/librispeech/ASR/zipformer`) to our model and back.
 
 Our modules have icefall's parameter names, so only the prefixes differ: `encoder_embed` and `encoder` are parts of
-`model.encoder`, `ctc_output` is the CTC head's, and `decoder`, `joiner` and `simple_*_proj` are the transducer head's.
+`model.encoder`, `ctc_output` is the CTC head's, `decoder`, `joiner` and `simple_*_proj` are the transducer head's, and
+`attention_decoder` is the attention head (with `final_norm: false`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 
 ENCODER = ("encoder_embed", "encoder")
-HEADS = {"ctc": ("ctc_output",), "transducer": ("decoder", "joiner", "simple_am_proj", "simple_lm_proj")}
+# type of head -> icefall's prefixes and what they are in ours
+HEADS = {
+    "ctc": {"ctc_output": "ctc_output"},
+    "transducer": {part: part for part in ("decoder", "joiner", "simple_am_proj", "simple_lm_proj")},
+    "attention": {"attention_decoder.decoder": "decoder"},
+}
 
 
 def prefixes(model: nn.Module) -> dict[str, str]:
@@ -26,12 +32,12 @@ def prefixes(model: nn.Module) -> dict[str, str]:
     """
     found = {part: f"encoder.{part}" for part in ENCODER}
     for kind, parts in HEADS.items():
-        heads = [key for key, head in model.heads.items() if hasattr(head, parts[0])]
+        heads = [key for key, head in model.heads.items() if head.config.name == kind]
         if len(heads) > 1 and kind not in heads:
             raise UserError(f"Of the {kind} heads {', '.join(heads)}, call the one that icefall's is to be '{kind}'.")
         if heads:
             head = kind if kind in heads else heads[0]
-            found |= {part: f"heads.{head}.{part}" for part in parts}
+            found |= {theirs: f"heads.{head}.{ours}" for theirs, ours in parts.items()}
     return found
 
 

@@ -48,10 +48,11 @@ def add_lora(module: M, config: LoraConfig | None, spared: tuple[str, ...] = (),
     return module
 
 
-def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str, spared: tuple[str, ...] = ()) -> None:
     """Copy `weights` into the parameters and buffers of these names, adapters or not.
 
-    Errors: `UserError` naming `source` for a name that `module` lacks or that has another shape there.
+    Errors: `UserError` naming `source` for a name that `module` lacks or that has another shape there, and for a
+    parameter (but adapters, and parts in `spared`) that `weights` lack.
     """
     state = module.state_dict()
     places = {name.replace(_BASE, "."): name for name in state}
@@ -61,6 +62,8 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
         if state[places[name]].shape != value.shape:
             found, wanted = tuple(value.shape), tuple(state[places[name]].shape)
             raise UserError(f"{source}: '{name}' has shape {found}, here it is {wanted}: give another 'path'.")
+    if missing := {name.replace(_BASE, ".") for name in pretrained_part(module, spared)} - weights.keys():
+        raise UserError(f"{source} has no '{min(missing)}': use the weights that belong to its config.json.")
     module.load_state_dict({places[name]: value for name, value in weights.items()}, strict=False)
 
 

@@ -71,7 +71,7 @@ class Model(nn.Module):
     def _dim(self, key: str, layer: int | None) -> int:
         dims = self.encoder.layer_dims
         if layer is not None and layer > len(dims):
-            raise UserError(f"heads.{key}.layer is {layer}, the encoder has {len(dims)}.")
+            raise UserError(f"heads.{key}.layer is {layer}, the encoder has {len(dims)} layers: give one of these.")
         return self.encoder.output_dim if layer is None else dims[layer - 1]
 
     def _freeze(self, parts: tuple[str, ...]) -> None:

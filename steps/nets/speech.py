@@ -72,11 +72,12 @@ class FrameStacker(nn.Module):
                 self.proj.weight.copy_(torch.eye(dim).repeat(1, factor) / factor)
                 self.proj.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, dim) to (batch, ceil(time / factor), dim)."""
+    def forward(self, x: Tensor, lens: Tensor) -> Tensor:
+        """(batch, time, dim) to (batch, ceil(time / factor), dim); frames beyond `lens (batch,)` count as zeros."""
         if self.proj is None:
             return x
-        x = F.pad(x, (0, 0, 0, -x.shape[1] % self.factor))
+        beyond = torch.arange(x.shape[1], device=x.device) >= lens[:, None]
+        x = F.pad(x.masked_fill(beyond[..., None], 0.0), (0, 0, 0, -x.shape[1] % self.factor))
         return self.proj(x.unflatten(1, (-1, self.factor)).flatten(2))
 
     def lens(self, lens: Tensor) -> Tensor:

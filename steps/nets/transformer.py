@@ -150,6 +150,8 @@ class Embedding(nn.Module):
         # what icefall's and ESPnet's scaling by sqrt(dim) makes of a unit normal is dim times too large a variance
         nn.init.normal_(self.embed.weight, std=config.dim**-0.5)
         self.pos = nn.Embedding(config.max_positions, config.dim) if config.positions == "learned" else None
+        if self.pos is not None:
+            nn.init.normal_(self.pos.weight, std=config.dim**-0.5)
         self.embed_dropout = nn.Dropout(config.dropout)
 
     def embedded(self, tokens: Tensor, start: int = 0) -> Tensor:

@@ -17,6 +17,8 @@ from steps.pretrained.whisper import whisper_sizes, whisper_weights
 from utils.errors import UserError
 
 FLOOR = 2.0  # the quietest value of Whisper's features lies this much below the loudest
+OWN = ("mix.", "stack.")  # parts that Whisper does not have
+SILENCE = -1.5  # and is at least that, what no sound at all becomes
 
 
 class WhisperEncoder(SpeechEncoder):
@@ -38,7 +40,7 @@ class WhisperEncoder(SpeechEncoder):
     ) -> None:
         super().__init__()
         self.path, config = path, whisper_sizes(folder, "encoder", dropout)
-        bins = read_config(folder, "whisper")["num_mel_bins"]
+        bins = read_config(folder, "whisper", ["num_mel_bins"])["num_mel_bins"]
         if feature_dim != bins:
             raise UserError(
                 f"encoder.path: {folder} wants {bins} mel bins a frame, the features have {feature_dim}: "
@@ -59,23 +61,18 @@ class WhisperEncoder(SpeechEncoder):
     def load_pretrained(self) -> None:
         """Whisper's own weights."""
         source = find_model(self.path, "encoder.path")
-        load_weights(self, whisper_weights(source, "encoder"), str(source))
+        load_weights(self, whisper_weights(source, "encoder"), str(source), OWN)
 
     def pretrained_names(self) -> set[str]:
         """The parameters that `load_pretrained` sets."""
-        return pretrained_part(self, spared=("mix.", "stack.", "pos."))
+        return pretrained_part(self, spared=(*OWN, "pos."))
 
     def output_lens(self, lens: Tensor) -> Tensor:
         lens = lens.clamp(min=self.pad_frames) if self.pad_frames else lens
         return self.stack.lens(torch.div(lens + 1, 2, rounding_mode="floor"))
 
     def forward(self, features: Tensor, lens: Tensor, layers: Sequence[int] = ()) -> Encoded:
-        features, lens = self._padded(features, lens)
-        if (features.shape[1] + 1) // 2 > self.pos.num_embeddings:
-            raise UserError(
-                f"An utterance of {features.shape[1] / 100:.1f} s is longer than the "
-                f"{self.pos.num_embeddings / 50:.0f} s that Whisper takes: cut it (stage 2: max_duration)."
-            )
+        features, lens = self._padded(self._within(features, lens), lens)
         x = features.transpose(1, 2)
         keep = (torch.arange(x.shape[2], device=x.device) < lens[:, None])[:, None].to(x.dtype)
         x = F.gelu(self.conv1(x * keep))  # zeros beyond the end: as the convolution itself pads
@@ -88,8 +85,18 @@ class WhisperEncoder(SpeechEncoder):
             outputs.append(x)
         if self.mix is not None:
             x = self.mix(outputs)
-        out = {number: self.stack(outputs[number - 1]) for number in layers}
-        return Encoded(self.stack(self.norm(x)), self.stack.lens(lens), out)
+        out = {number: self.stack(outputs[number - 1], lens) for number in layers}
+        return Encoded(self.stack(self.norm(x), lens), self.stack.lens(lens), out)
+
+    def _within(self, features: Tensor, lens: Tensor) -> Tensor:
+        """Features no longer than the positions reach: a batch may be padded beyond its longest utterance."""
+        most = 2 * self.pos.num_embeddings
+        if features.shape[1] > most and (longest := int(lens.max())) > most:
+            raise UserError(
+                f"An utterance of {longest / 100:.1f} s is longer than the {most / 100:.0f} s that Whisper takes: "
+                "leave it out or cut it (stage 2: max_duration)."
+            )
+        return features[:, :most]
 
     def _padded(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """Features with silence from each utterance's end to `pad_seconds`, which then counts as speech."""
@@ -98,4 +105,4 @@ class WhisperEncoder(SpeechEncoder):
         features = F.pad(features, (0, 0, 0, max(self.pad_frames - features.shape[1], 0)))
         inside = (torch.arange(features.shape[1], device=lens.device) < lens[:, None])[..., None]
         loudest = features.masked_fill(~inside, -1e4).amax((1, 2), keepdim=True)
-        return torch.where(inside, features, loudest - FLOOR), lens.clamp(min=self.pad_frames)
+        return torch.where(inside, features, (loudest - FLOOR).clamp(min=SILENCE)), lens.clamp(min=self.pad_frames)

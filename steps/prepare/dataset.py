@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +56,7 @@ class HeadTarget:
     ctc: bool = False  # repeated tokens need a blank between them
     prompt: str | None = None  # tokens before the text, with {language} of the speech, {target} of the text
     prompted: bool = False  # has a prompt: <sos/eos> where `prompt` is None
+    positions: int | None = None  # the most tokens that it takes, prompt included (None: no limit)
 
 
 @dataclass
@@ -351,40 +351,3 @@ def speed_limits(config: DataConfig) -> tuple[float, float]:
     speed = config.augment.speed if config.augment else None
     factors = (1.0, *speed.factors) if speed and speed.probability > 0 else (1.0,)
     return min(factors), max(factors)
-
-
-def feasible(
-    cuts: Cuts, heads: dict[str, HeadTarget], output_lens: Callable[[Tensor], Tensor], fastest: float = 1.0
-) -> tuple[list[int], list[dict]]:
-    """(indices of cuts that can be trained on, rows {"id", "reason", "detail"} of those that cannot).
-
-    `output_lens` maps feature lengths (cuts,) to encoder lengths. CTC needs a frame a token and one more between
-    equal neighbours (Graves et al. 2006); the pruned transducer's lattice needs a frame a token. `fastest` is the
-    largest speed factor of on-the-fly augmentation.
-    """
-    lens = output_lens(torch.from_numpy((cuts.num_frames / fastest).astype(np.int64))).tolist()
-    keep, drop = [], []
-    for index, cut in enumerate(cuts):
-        tokens = {name: encode_target(cut.supervisions[0], head) for name, head in heads.items()}
-        problem = _problem(tokens, heads, lens[index])
-        if problem is None:
-            keep.append(index)
-        else:
-            drop.append({"id": cut.id, **problem})
-    return keep, drop
-
-
-def _problem(tokens: dict[str, list[int] | None], heads: dict[str, HeadTarget], frames: int) -> dict | None:
-    if all(row is None for row in tokens.values()):
-        return {
-            "reason": "no target",
-            "detail": "no text for any of " + ", ".join(f"{h.target}" for h in heads.values()),
-        }
-    if frames < 1:
-        return {"reason": "too short", "detail": "no encoder frame"}
-    for name, row in tokens.items():
-        repeats = sum(a == b for a, b in pairwise(row or [])) if heads[name].ctc else 0
-        if row is not None and heads[name].aligned and len(row) + repeats > frames:
-            found = f"{len(row)} tokens and {repeats} repeats of head '{name}' in {frames} encoder frames"
-            return {"reason": "more tokens than frames", "detail": found}
-    return None

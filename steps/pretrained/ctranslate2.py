@@ -85,6 +85,8 @@ def whisper_weights(variables: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
         elif rest.startswith("layer_"):
             layer, _, rest = rest.partition("/")
             part, _, kind = rest.rpartition("/")
+            if part not in _PARTS:
+                raise UserError(f"This model of CTranslate2 has '{name}', which no Whisper has: give another one.")
             targets = _PARTS[part]
             for target, piece in zip(targets, np.split(value, len(targets)), strict=True):
                 if target.endswith("k_proj") and kind == "bias":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from utils.files import read_json, require
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # all of a model but its weights
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# fetched in this order until there are weights: old models have no safetensors
+KINDS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def find_model(path: str, key: str = "path") -> Path:
@@ -34,28 +37,46 @@ def find_model(path: str, key: str = "path") -> Path:
 def _from_hub(name: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = {"allow_patterns": [*SMALL, "*.safetensors"]}
+    with contextlib.suppress(Exception):  # not in the cache
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if _whole(folder):
+            return folder
     try:
-        return Path(snapshot_download(name, local_files_only=True, **wanted))
-    except Exception:  # not in the cache, or not whole
-        pass
-    try:
-        return Path(snapshot_download(name, etag_timeout=10, **wanted))
+        for weights in KINDS:
+            folder = Path(snapshot_download(name, etag_timeout=10, allow_patterns=[*SMALL, weights]))
+            if _whole(folder):
+                return folder
     except Exception as error:  # whatever the network, the hub or a wrong name gives
         why = str(error).strip().partition("\n")[0][:120]
         raise UserError(
             f"{key}: '{name}' is neither a folder here nor could it be had from the hub ({why}): "
             "check its spelling and the network, or give a folder."
         ) from None
+    raise UserError(f"{key}: '{name}' on the hub is no model of transformers with its weights: give another one.")
 
 
-def read_config(folder: Path, model_type: str | None = None) -> dict:
-    """`config.json` of a model's folder; `UserError` where it is another kind of model than `model_type`."""
+def _whole(folder: Path) -> bool:
+    """Whether a model's configuration and all its weights are there."""
+    names = [name for name in WEIGHTS if (folder / name).exists()]
+    if not names or not (folder / "config.json").exists():
+        return False
+    return all((folder / name).exists() for name in _weight_files(folder, names[0]))
+
+
+def read_config(folder: Path, model_type: str | None = None, keys: Sequence[str] = ()) -> dict:
+    """`config.json` of a model's folder, of which `keys` alone if any are given.
+
+    Errors: `UserError` where it is another kind of model than `model_type`, or lacks one of `keys`.
+    """
     values = read_json(folder / "config.json")
-    found = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise UserError(f"{folder / 'config.json'} describes no model: copy or download the model again.")
+    found = values.get("model_type")
     if model_type is not None and found != model_type:
         raise UserError(f"{folder} holds a model of type '{found}', not '{model_type}': give another 'name' or 'path'.")
-    return values
+    if missing := next((key for key in keys if values.get(key) is None), None):
+        raise UserError(f"{folder / 'config.json'} lacks '{missing}': copy or download the model again.")
+    return {key: values[key] for key in keys} if keys else values
 
 
 def read_weights(folder: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
@@ -63,10 +84,13 @@ def read_weights(folder: Path, rename: Callable[[str], str | None]) -> dict[str,
     name = next((name for name in WEIGHTS if (folder / name).exists()), None)
     if name is None:
         raise UserError(f"{folder} holds no weights ({' or '.join(WEIGHTS[::2])}): copy or download the model again.")
-    files = [name]
-    if name.endswith(".index.json"):
-        files = sorted(set(read_json(folder / name)["weight_map"].values()))
+    files = _weight_files(folder, name)
     return {key: value for file in files for key, value in _tensors(require(folder / file), rename).items()}
+
+
+def _weight_files(folder: Path, name: str) -> list[str]:
+    """The files with the tensors: `name` itself, or those that an index of this name lists."""
+    return sorted(set(read_json(folder / name)["weight_map"].values())) if name.endswith(".index.json") else [name]
 
 
 def _tensors(file: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:

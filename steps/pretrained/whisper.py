@@ -29,17 +29,18 @@ _RENAMED = {
 
 def whisper_sizes(folder: Path, half: str, dropout: float) -> TransformerConfig:
     """The sizes of Whisper's `encoder` or `decoder` (`half`) from its `config.json`."""
-    about = read_config(folder, "whisper")
     positions = "max_source_positions" if half == "encoder" else "max_target_positions"
+    keys = ("d_model", f"{half}_layers", f"{half}_attention_heads", f"{half}_ffn_dim", positions)
+    dim, layers, heads, feedforward_dim, max_positions = read_config(folder, "whisper", keys).values()
     return TransformerConfig(
-        dim=about["d_model"],
-        layers=about[f"{half}_layers"],
-        heads=about[f"{half}_attention_heads"],
-        feedforward_dim=about[f"{half}_ffn_dim"],
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        feedforward_dim=feedforward_dim,
         dropout=dropout,
         activation="gelu",
         positions="learned",
-        max_positions=about[positions],
+        max_positions=max_positions,
     )
 
 

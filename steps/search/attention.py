@@ -2,7 +2,8 @@
 
 A head gives `start(encoder_out, lens) -> state` and `log_probs(tokens (N, B, U), state) -> (N, B, V)`, the state then
 holding these tokens; `state.reorder(source (N, B))` and `state.keep(utterances)` follow the beams. Its `eos_id` ends a
-text. Beam search as in ESPnet and Whisper; joint scores as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
+text; `positions` are the most tokens that it takes, prompt included (None: no limit). Beam search as in ESPnet and
+Whisper; joint scores as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
 """
 
 from __future__ import annotations
@@ -19,24 +20,35 @@ from steps.search.hypothesis import Hypothesis
 
 @dataclass(frozen=True)
 class Limits:
-    """Lengths of texts: at most `max_length_ratio` a frame of the encoder and `max_tokens`; at least `min_tokens`."""
+    """What texts may be: at most `max_length_ratio` tokens a frame of the encoder and `max_tokens`, at least
+    `min_tokens`, and without any `no_repeat_ngram` tokens twice (0: they may)."""
 
     max_length_ratio: float
     max_tokens: int
     min_tokens: int = 0
+    no_repeat_ngram: int = 0
 
     def longest(self, lens: Tensor) -> Tensor:
         """The most tokens that each utterance may have `(N,)`."""
         return (lens * self.max_length_ratio).ceil().long().clamp(min=1, max=self.max_tokens)
+
+    def allow(self, log_probs: Tensor, tokens: Tensor, longest: Tensor, eos: int) -> Tensor:
+        """`log_probs (N, B, V)` of what follows `tokens (N, B, length)`, -inf for what must not."""
+        length, vocab = tokens.shape[2], log_probs.shape[2]
+        is_end = torch.arange(vocab, device=log_probs.device) == eos
+        if length < self.min_tokens:
+            log_probs = log_probs.masked_fill(is_end, NEG_INF)
+        if self.no_repeat_ngram:
+            log_probs = log_probs.masked_fill(repeated(tokens, self.no_repeat_ngram, vocab), NEG_INF)
+        return log_probs.masked_fill((longest <= length)[:, None, None] & ~is_end, NEG_INF)
 
 
 def attention_greedy(
     head: nn.Module, encoder_out: Tensor, lens: Tensor, prompts: Tensor, max_length_ratio: float = 1.0, max_tokens=200
 ) -> list[list[Hypothesis]]:
     """The most probable token at each step. `encoder_out (N, T, D)`, `lens (N,)`, `prompts (N, P)`."""
-    return attention_beam_search(
-        head, encoder_out, lens, prompts, 1, 1, 0.0, 0, max_length_ratio, max_tokens, no_repeat_ngram=0
-    )
+    limits = {"max_length_ratio": max_length_ratio, "max_tokens": max_tokens}
+    return attention_beam_search(head, encoder_out, lens, prompts, beam=1, length_penalty=0.0, **limits)
 
 
 def attention_beam_search(
@@ -59,16 +71,26 @@ def attention_beam_search(
     `encoder_out (N, T, D)`, `lens (N,)`, `prompts (N, P)` with P at least 1. Finished hypotheses are ranked by their
     score over ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq. 14); an utterance is
     finished when it has `beam` texts and no open one can still beat the best of them (end detection).
-    `no_repeat_ngram` n: no n tokens come twice. With `ctc_log_probs (N, T, V)` of the same tokens, a text's score is
-    (1 - ctc_weight) attention + ctc_weight CTC. `score` in nats; `frames` of tokens are 0: attention has none.
+    `no_repeat_ngram` n: no n tokens come twice; this and `min_tokens` give way where no text is left otherwise. With
+    `ctc_log_probs (N, T, V)` of the same tokens, a text's score is (1 - ctc_weight) attention + ctc_weight CTC, with
+    ctc_weight below 1. `score` in nats; `frames` of tokens are 0: attention has none.
     """
-    limits = Limits(max_length_ratio, max_tokens, min_tokens)
+    if head.positions is not None:
+        max_tokens = min(max_tokens, head.positions - prompts.shape[1])
+    limits = Limits(max_length_ratio, max_tokens, min_tokens, no_repeat_ngram)
     search = _Beams.start(head, encoder_out, lens, prompts, beam, limits, length_penalty)
     if ctc_log_probs is not None and ctc_weight > 0:
         search.ctc = CtcPrefixScorer(ctc_log_probs, lens, beam, ctc_weight, head.eos_id)
-    while search.step(no_repeat_ngram):
+    while search.step():
         pass
-    return [_ranked(found, nbest) for found in search.found]
+    ranked = [_ranked(found, nbest) for found in search.found]
+    if none := [place for place, hypotheses in enumerate(ranked) if not hypotheses]:
+        ctc = None if ctc_log_probs is None else ctc_log_probs[none]
+        free = (head, encoder_out[none], lens[none], prompts[none], beam, nbest, length_penalty)
+        again = attention_beam_search(*free, 0, max_length_ratio, max_tokens, 0, ctc, ctc_weight)
+        for place, hypotheses in zip(none, again, strict=True):
+            ranked[place] = hypotheses
+    return ranked
 
 
 def _ranked(found: list[tuple[float, Hypothesis]], nbest: int) -> list[Hypothesis]:
@@ -123,19 +145,14 @@ class _Beams:
             [[] for _ in range(batch)],
         )
 
-    def step(self, no_repeat_ngram: int) -> bool:
+    def step(self) -> bool:
         """One more token for every open hypothesis; False when all utterances are finished."""
         if not len(self.place):
             return False
-        log_probs, length, eos = self.head.log_probs(self.new, self.state), self.tokens.shape[2], self.head.eos_id
+        length, eos = self.tokens.shape[2], self.head.eos_id
+        log_probs = self.head.log_probs(self.new, self.state)
+        log_probs = self.limits.allow(log_probs, self.tokens, self.longest, eos)
         beam, vocab = self.scores.shape[1], log_probs.shape[2]
-        if length < self.limits.min_tokens:
-            log_probs[..., eos] = NEG_INF
-        if no_repeat_ngram:
-            log_probs = log_probs.masked_fill(repeated(self.tokens, no_repeat_ngram, vocab), NEG_INF)
-        last = (self.longest <= length)[:, None, None]  # nothing but the end may follow
-        others = torch.arange(vocab, device=log_probs.device) != eos
-        log_probs = log_probs.masked_fill(last & others, NEG_INF)
         combined = self.scores[..., None] + log_probs
         if self.ctc is not None:
             combined = self.ctc.combine(self.scores, log_probs)
@@ -190,7 +207,8 @@ class _Beams:
         beam, length = self.scores.shape[1], self.tokens.shape[2]
         best_open = self.scores.max(dim=1).values.tolist()
         # the largest norm that an open one can reach makes the most of its score, which only falls
-        norms = (((5 + self.longest.clamp(min=length)) / 6) ** self.length_penalty).tolist()
+        lengths = self.longest.clamp(min=length) if self.length_penalty > 0 else torch.full_like(self.longest, length)
+        norms = (((5 + lengths) / 6) ** self.length_penalty).tolist()
         keep = []
         for place, score, norm in zip(self.place.tolist(), best_open, norms, strict=True):
             ranks = sorted((value for value, _ in self.found[place]), reverse=True)

@@ -38,7 +38,7 @@ class CtcPrefixScorer:
         ended = torch.logsumexp(self.forward[:, :, -1], dim=2, keepdim=True)
         self.total = torch.where(tokens == self.eos, ended, gained)
         attention = (1 - self.weight) * log_probs.gather(2, tokens)
-        change = (self.total - self.prefix[..., None]).nan_to_num(nan=NEG_INF)
+        change = (self.total - self.prefix[..., None]).nan_to_num(nan=NEG_INF, neginf=NEG_INF)
         joint = scores[..., None] + attention + self.weight * change
         return torch.full_like(log_probs, NEG_INF).scatter(2, tokens, joint)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from steps.lang.tokenizer import Tokenizer
@@ -12,7 +13,8 @@ from steps.nets.head import HeadConfig
 from steps.nets.heads import CtcConfig
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
-from steps.prepare.dataset import Batch, Batches, HeadTarget, feasible, make_loader, speed_limits
+from steps.prepare.dataset import Batch, Batches, HeadTarget, make_loader, speed_limits
+from steps.prepare.feasible import feasible
 from steps.prepare.sampler import BatchPlan
 from steps.training.config import TrainConfig
 from utils.distributed import World
@@ -32,7 +34,10 @@ class SpeechBatches:
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
         self.data, self.world = config.data, world
         self.encoder = model.encoder
-        self.heads = {name: head_target(head, tokenizers[name]) for name, head in config.heads.items()}
+        self.heads = {
+            name: replace(head_target(head, tokenizers[name]), positions=model.heads[name].positions)
+            for name, head in config.heads.items()
+        }
         self.cuts, self.dropped = self._usable(config.data.train, speed_limits(config.data)[1])
         self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:

@@ -48,7 +48,7 @@ class TrainFolder:
     def begin(self, restart: bool) -> None:
         """Keep others out, and delete what an earlier training left if it is not to go on."""
         self.lock()
-        if restart:
+        if restart or not any(self.path.glob("*.pt")):  # what a failed beginning left must not bind the next one
             self.clear()
 
     def unlock(self) -> None:

@@ -34,7 +34,10 @@ def initialise(model: Model, init: dict[str, str]) -> list[str]:
         there = {name: value for name, value in found.items() if value is not None}
         if not there:
             parts = sorted({".".join(name.split(".")[:2]) for name in state if name.startswith("heads.")} | {"encoder"})
-            raise UserError(f"init: {file} has no part '{theirs}'{nearest(theirs, parts)}: it has {', '.join(parts)}.")
+            near = "" if theirs in parts else nearest(theirs, parts)
+            raise UserError(
+                f"init: {file} has nothing for '{part}' in '{theirs}'{near}: its parts are {', '.join(parts)}."
+            )
         for name, value in there.items():
             if value.shape != wanted[name].shape:
                 shapes = f"{tuple(value.shape)} there and {tuple(wanted[name].shape)} here"
@@ -83,12 +86,16 @@ def groups(
                 near = nearest(part, [name for name in names if name.count(".") < 2])
                 raise UserError(f"{key}: the model has no part '{part}'{near}.")
     depth = len(getattr(getattr(model, "encoder", None), "layers", ()))
+    if decay < 1 and not depth:
+        raise UserError("layer_decay is for pretrained encoders: this one has no 'layers', give lr_scale instead.")
     found: dict[Pace, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = _of_part(name, scales, 1.0) * _layer_factor(name, depth, decay)
         found.setdefault(Pace(scale, _of_part(name, starts, 0)), []).append(parameter)
+    if not found:
+        raise UserError("freeze: all parts of the model are frozen: leave one to train.")
     return found
 
 

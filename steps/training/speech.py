@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from steps.lang.tokenizer import Tokenizer
-from steps.model_folder import PRETRAINED, copy_pretrained
+from steps.model_folder import PRETRAINED, copy_pretrained, read_elsewhere
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
 from steps.training.config import TrainConfig
@@ -27,6 +27,9 @@ class SpeechTask:
         if "feature_dim" in config.model_fields_set and config.feature_dim != features.feature_dim:
             found = f"{config.data.train} has {features.feature_dim}"
             raise UserError(f"feature_dim is {config.feature_dim}, but {found}: leave it out.")
+        if features.type not in (takes := config.encoder.takes):
+            wanted = f"encoder '{config.encoder.name}' wants features of type {' or '.join(takes)}"
+            raise UserError(f"{wanted}, {config.data.train} has {features.type}: make them again (stage 2).")
         self.folder.begin(restart)
         found = {"feature_dim": features.feature_dim}
         self.folder.check_config(config.model_copy(update=found))
@@ -36,15 +39,20 @@ class SpeechTask:
         return found
 
     def _tokenizers(self, config: TrainConfig) -> dict[str, Tokenizer]:
-        return {name: Tokenizer.load(self.folder.lang(name)) for name in config.heads}
+        tokenizers = {name: Tokenizer.load(self.folder.lang(name)) for name in config.heads}
+        for name, head in config.heads.items():
+            other = tokenizers.get(getattr(head, "share", None))
+            if other and other.tokens != tokenizers[name].tokens:
+                found = f"heads.{name} shares the decoder of {head.share}, which has other tokens"
+                raise UserError(f"{found}: give both the same lang.")
+        return tokenizers
 
-    def model(self, config: TrainConfig) -> Model:
-        """The model, what others trained as they left it."""
+    def model(self, config: TrainConfig, state: dict | None = None) -> Model:
+        """The model, what others trained as they left it, also where the `state` to go on from leaves it out."""
         tokenizers = self._tokenizers(config)
         sizes = {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()}
         model = Model(config, sizes, self.folder.path / PRETRAINED)
-        # also before going on from a checkpoint, which leaves out what is not trained
-        model.load_pretrained({name: tokenizer.ids for name, tokenizer in tokenizers.items()})
+        read_elsewhere(model, state and state["model"], tokenizers)
         return model
 
     def batches(self, config: TrainConfig, model: Model, world: World) -> SpeechBatches:

@@ -185,3 +185,12 @@ def score(monkeypatch, capsys):
         return stop.value.code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory) -> tuple[Path, torch.nn.Module]:
+    """(folder, transformers' model) of a tiny random Whisper for the texts above (read-only)."""
+    from tests.steps.tiny_models import make_whisper
+
+    folder = tmp_path_factory.mktemp("pretrained") / "whisper"
+    return folder, make_whisper(folder, [text for texts in TEXTS.values() for text in texts])

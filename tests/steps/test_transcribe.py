@@ -163,6 +163,17 @@ def test_a_file_where_the_model_folder_belongs(world):
         main(["--model", str(world.audio / "it-1.wav"), str(world.audio / "it-1.wav")])
 
 
+def test_tokens_without_times_are_spread_over_the_piece(world):
+    tokenizer = Tokenizer.load(world.model / "lang" / "ctc")
+    tokens = tokenizer.encode(" ".join(["grazie"] * 40))
+    hypothesis = Hypothesis(tokens, [0] * len(tokens), 0.0, [0.0] * len(tokens))
+    shown = pysubs2.SSAFile.from_string(subtitles([(10.0, 30.0, hypothesis)], tokenizer, 0.04, "srt"))
+    assert shown[0].start == 10000 and 29000 < shown[-1].end <= 30000
+    assert all(event.duration <= 5500 for event in shown) and " ".join(event.plaintext for event in shown) == " ".join(
+        ["grazie"] * 40
+    )
+
+
 def test_cues_end_at_pauses_and_before_they_are_full(world):
     tokenizer = Tokenizer.load(world.model / "lang" / "ctc")
     words = [tokenizer.encode(word) for word in (world.texts["it"][0], "no", *["grazie"] * 30)]

@@ -135,3 +135,24 @@ def test_feature_shapes(kind, dim):
     assert compute_features(tone(16000, 0.025), config).shape[1] == dim
     with pytest.raises(AudioError, match="less than one window"):
         compute_features(tone(16000, 0.02), config)
+
+
+@pytest.mark.parametrize("bins", [80, 128])
+@pytest.mark.parametrize("seconds", [1.0, 2.37])
+def test_whispers_features_are_transformers(bins, seconds):
+    from transformers import WhisperFeatureExtractor
+
+    rng = np.random.default_rng(1)
+    samples = (tone(16000, seconds) + 0.1 * rng.normal(size=round(16000 * seconds))).astype(np.float32)
+    found = compute_features(samples, FeatureConfig(type="whisper", num_mel_bins=bins))
+    theirs = WhisperFeatureExtractor(feature_size=bins)
+    unpadded = theirs(samples, sampling_rate=16000, padding="do_not_pad").input_features[0].T
+    assert found.shape == (round(100 * seconds), bins) and found.dtype == np.float32
+    np.testing.assert_allclose(found, unpadded, atol=1e-5)
+    padded = theirs(samples, sampling_rate=16000).input_features[0].T  # to 30 s; the last frames hear the border
+    np.testing.assert_allclose(found[:-2], padded[: len(found) - 2], atol=1e-5)
+
+
+def test_whispers_features_want_its_rate():
+    with pytest.raises(ValueError, match="type whisper is made of 16000 samples a second, not 8000"):
+        FeatureConfig(type="whisper", sampling_rate=8000)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from steps.prepare.cuts import Cuts
+from steps.prepare.dataset import HeadTarget
+from steps.prepare.feasible import feasible
 from steps.training.config import TrainConfig
 from steps.training.data import SpeechBatches
 from utils.distributed import World
@@ -21,9 +24,13 @@ class Tokens:
     def encode(self, text: str, language: str | None = None) -> list[int]:
         return list(range(1, FRAMES // 4 + 1))
 
+    def prompt(self, tokens: str) -> list[int]:
+        return [1, 2]
+
 
 def make_batches(world, **data) -> SpeechBatches:
-    model = SimpleNamespace(encoder=SimpleNamespace(output_lens=lambda lens: lens // 4))
+    heads = {"ctc": SimpleNamespace(positions=None)}
+    model = SimpleNamespace(encoder=SimpleNamespace(output_lens=lambda lens: lens // 4), heads=heads)
     values = {
         "data": {"train": str(world.cuts), "valid": str(world.cuts), "max_duration": 4.0, **data},
         "encoder": {"name": "zipformer"},
@@ -43,6 +50,16 @@ def test_an_utterance_too_fast_to_be_aligned_is_dropped(world):
     for epoch in range(3):
         for batch in batches.train(epoch, 0):
             assert (batch.feature_lens // 4 >= batch.targets["ctc"].lens).all()
+
+
+def test_a_text_longer_than_a_decoder_takes_is_dropped(world):
+    head = HeadTarget("text", Tokens(), aligned=False, prompted=True, prompt="<en>", positions=24)
+    cuts = Cuts.load(world.cuts)
+    assert feasible(cuts, {"asr": head}, lambda lens: lens)[1] == []
+    _, dropped = feasible(cuts, {"asr": replace(head, positions=23)}, lambda lens: lens)
+    assert [row["id"] for row in dropped] == cuts.ids
+    found = {"reason": "text too long", "detail": "2 + 22 tokens for head 'asr', which takes 23"}
+    assert dropped[0] == {"id": cuts.ids[0], **found}
 
 
 @pytest.mark.parametrize(("factors", "longer"), [([0.9, 1.1], 1 / 0.9), ([1.0, 1.2], 1.0)])

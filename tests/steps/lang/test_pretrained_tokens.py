@@ -1,0 +1,125 @@
+"""Tokens of a pretrained model as a lang folder: those that a text needs, and everything else in bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from steps.lang.pretrained import PretrainedTokenizer, load_backend
+from steps.lang.text import normalize
+from steps.lang.tokenizer import Tokenizer
+from tests.steps.tiny_models import SPECIAL, TIMES
+from utils.files import read_json
+
+PROMPT = "<|startoftranscript|><|fr|><|transcribe|><|notimestamps|>"
+
+
+@pytest.fixture
+def lang(cuts, tiny_whisper, prepare_lang, tmp_path):
+    """Makes a lang folder of the French texts: (*options) -> its path."""
+
+    def call(*options):
+        target = ("--target", "text", "--languages", "fr", "--type", "pretrained", "--path", tiny_whisper[0])
+        status, out, err = prepare_lang("--cuts", cuts, *target, "--out", tmp_path / "lang", *options)
+        assert status == 0 and "no unknown character" in out, err
+        return tmp_path / "lang"
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "text", ["vous n'avez pas de nouveau message", "Ça  va ? 12 €", "добрый день", "日本 🙂", "a\u0301"]
+)
+@pytest.mark.parametrize("options", [(), ("--all-tokens",)])
+def test_any_text_comes_back(lang, text, options):
+    tokenizer = Tokenizer.load(lang(*options))
+    assert isinstance(tokenizer, PretrainedTokenizer)
+    ids = tokenizer.encode(text, "fr")
+    assert tokenizer.decode(ids) == normalize(text)
+    assert tokenizer.decode([*tokenizer.prompt(PROMPT), *ids, tokenizer.eos_id, 0]) == normalize(text)
+    assert not {0, 1, 2} & set(ids) and tokenizer.unknown(text) == ""
+
+
+def test_the_tokens_are_the_models(lang, tiny_whisper, sentences):
+    kept, everything = Tokenizer.load(lang()), Tokenizer.load(lang("--all-tokens"))
+    backend = load_backend(tiny_whisper[0] / "tokenizer.json")
+    for tokenizer in (kept, everything):
+        assert tokenizer.ids[:3] == [-1, backend.token_to_id("<|endoftext|>"), -1]
+        assert [backend.id_to_token(i) for i in tokenizer.ids[3:]] == tokenizer.tokens[3:]
+        assert tokenizer.ids[3:] == sorted(set(tokenizer.ids[3:]))
+        for text in sentences["fr"]:
+            own = backend.encode(f" {text}", add_special_tokens=False).ids
+            assert [tokenizer.ids[i] for i in tokenizer.encode(text)] == own
+    assert len(everything.tokens) == backend.get_vocab_size() + 2
+    assert set(TIMES) & set(everything.tokens) and not set(TIMES) & set(kept.tokens)
+    assert set(SPECIAL[1:]) < set(kept.tokens)
+    needed = {i for text in sentences["fr"] for i in kept.encode(text)}
+    spare = [kept.tokens[i] for i in range(3, len(kept.tokens)) if i not in needed]
+    assert all(len(token) == 1 or token in SPECIAL for token in spare)
+
+
+def test_a_piece_that_was_left_out_is_spelled(lang):
+    kept, everything = Tokenizer.load(lang()), Tokenizer.load(lang("--all-tokens"))
+    english = next(t for t in everything.tokens[3:] if len(t) > 3 and t not in kept.tokens and t[0] != "<")
+    text = english.replace("Ġ", "")
+    assert len(kept.encode(text)) > len(everything.encode(text)) and kept.decode(kept.encode(text)) == text
+
+
+def test_prompts(lang):
+    tokenizer = Tokenizer.load(lang())
+    found = [tokenizer.token(i) for i in tokenizer.prompt(PROMPT.replace("><", "> <"))]
+    assert "".join(found) == PROMPT
+
+
+def test_another_type_in_the_same_folder(lang, cuts, prepare_lang):
+    folder = lang()
+    assert (folder / "tokenizer.json").exists()
+    assert prepare_lang("--cuts", cuts, "--out", folder, "--type", "char")[0] == 0
+    assert not (folder / "tokenizer.json").exists() and not isinstance(Tokenizer.load(folder), PretrainedTokenizer)
+
+
+def spoil(folder, case: str) -> None:
+    if case == "none":
+        (folder / "tokenizer.json").unlink()
+    elif case == "broken":
+        (folder / "tokenizer.json").write_text("{")
+    elif case == "end":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "sentence"),
+    [
+        ("none", (), "holds no tokenizer.json: copy the model's tokenizer there."),
+        ("broken", (), "tokenizer.json is no tokenizer ("),
+        ("end", (), "config.json lacks 'eos_token_id': copy or download the model again."),
+        ("", ("--tags",), "--tags adds tokens that a pretrained model lacks"),
+        ("", ("--vocab-size", 300), "--vocab-size is for --type bpe: leave it out."),
+        ("", ("--path", "nowhere/at/all"), "--path: nowhere/at/all is no folder: give the folder of a model"),
+    ],
+)
+def test_mistakes_are_one_sentence(cuts, tiny_whisper, prepare_lang, tmp_path, case, options, sentence):
+    shutil.copytree(tiny_whisper[0], tmp_path / "whisper")
+    spoil(tmp_path / "whisper", case)
+    arguments = ("--cuts", cuts, "--type", "pretrained", "--path", tmp_path / "whisper", "--out", tmp_path / "lang")
+    status, _, err = prepare_lang(*arguments, *options)
+    assert status == 1 and err.startswith("error: ") and err.count("\n") == 1 and sentence in err
+
+
+def test_options_of_pretrained_alone(cuts, prepare_lang, tmp_path):
+    status, _, err = prepare_lang("--cuts", cuts, "--out", tmp_path, "--path", "x")
+    assert status == 1 and err == "error: --path is for --type pretrained: leave it out.\n"
+    assert prepare_lang("--cuts", cuts, "--out", tmp_path, "--type", "pretrained")[2].startswith(
+        "error: --type pretrained needs --path"
+    )
+
+
+def test_parts_that_do_not_fit_each_other(lang):
+    folder = lang()
+    about = read_json(folder / "lang.json")
+    (folder / "lang.json").write_text(json.dumps({**about, "ids": about["ids"][:-1]}))
+    with pytest.raises(Exception, match=r"lang.json, tokens.txt, tokenizer.json do not fit: make it again"):
+        Tokenizer.load(folder)

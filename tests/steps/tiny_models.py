@@ -1,0 +1,82 @@
+"""Models of a few thousand parameters: a Zipformer's sizes, and a random Whisper in a folder of transformers's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+ZIPFORMER = {
+    "name": "zipformer",
+    "subsampling": {"factor": 4, "channels": [4, 8, 16], "convnext": False},
+    "downsampling_factor": [1],
+    "num_encoder_layers": 1,
+    "encoder_dim": [24],
+    "encoder_unmasked_dim": [24],
+    "feedforward_dim": 24,
+    "num_heads": 2,
+    "cnn_module_kernel": 7,
+}
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|it|>", "<|transcribe|>", "<|notimestamps|>")
+TIMES = tuple(f"<|{second / 50:.2f}|>" for second in range(5))
+PROMPT = "<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>"
+SIZES = {"d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
+
+
+def write_tokenizer(folder: Path, texts: Iterable[str]) -> dict[str, int]:
+    """`tokenizer.json`: byte-level BPE with a few merges, and Whisper's special tokens; their ids."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [f" {text}" for text in texts],
+        trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer.add_special_tokens([*SPECIAL, *TIMES])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return {token: tokenizer.token_to_id(token) for token in SPECIAL} | {"size": tokenizer.get_vocab_size()}
+
+
+def make_whisper(folder: Path, texts: Iterable[str], seed: int = 0, **sizes):
+    """Write the folder; transformers' `WhisperForConditionalGeneration` itself, in evaluation mode."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    ids = write_tokenizer(folder, texts)
+    end = ids["<|endoftext|>"]
+    config = WhisperConfig(
+        vocab_size=ids["size"],
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_source_positions=150,
+        max_target_positions=40,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **{**SIZES, **sizes},
+    )
+    torch.manual_seed(seed)
+    model = WhisperForConditionalGeneration(config).eval()
+    with torch.no_grad():  # as it is made, an untrained model hears nothing and says the same everywhere
+        for name, parameter in model.named_parameters():
+            if "embed_positions" in name:
+                parameter.mul_(60 if "decoder" in name else 1)
+            elif parameter.dim() > 1:
+                parameter.mul_(16)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        norm = model.model.decoder.layer_norm
+        norm.weight.mul_(2)
+        norm.bias.normal_(std=0.5)
+        model.model.decoder.embed_tokens.weight[end] = 0.8 * norm.bias  # probable everywhere: texts have ends
+    model.save_pretrained(folder, safe_serialization=True)
+    return model
