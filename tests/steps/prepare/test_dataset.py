@@ -16,13 +16,13 @@ from steps.prepare.dataset import (
     Batch,
     DataConfig,
     HeadTarget,
-    feasible,
     make_loader,
     pad_features,
     pad_targets,
     padded_length,
     speed_limits,
 )
+from steps.prepare.feasible import feasible
 from utils.errors import UserError
 
 
