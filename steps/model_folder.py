@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.model import Model, ModelConfig
+from steps.nets.pretrained_parts import PartedModel
 from steps.pretrained.folder import find_model
 from utils.checkpoint import fit_state, load_checkpoint
 from utils.errors import UserError
@@ -29,21 +30,27 @@ def load_model(
     folder = Path(folder)
     config = load_model_config(folder)
     tokenizers = {head: Tokenizer.load(folder / "lang" / head) for head in config.heads}
+    state, file = read_checkpoint(folder, checkpoint)
+    sizes = {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()}
+    model = Model(config, sizes, folder / PRETRAINED)
+    fill(model, state, tokenizers, file)
+    for head, tokenizer in tokenizers.items():
+        model.heads[head].suppress(list(tokenizer.suppressed))
+    return model.to(device).eval(), tokenizers, config
+
+
+def read_checkpoint(folder: Path, checkpoint: str) -> tuple[dict[str, Tensor], Path]:
+    """The model's state in a file of the folder, or in another one, and that file."""
     file = folder / checkpoint if (folder / checkpoint).exists() else Path(checkpoint)
     if not file.exists():
         raise UserError(f"{folder / checkpoint} does not exist{_hint(folder)}.")
     state = load_checkpoint(file, "cpu")
     if "model" not in state:
         raise UserError(f"{file} holds no model: give a file written by steps.train or steps.average.")
-    sizes = {head: tokenizer.vocab_size for head, tokenizer in tokenizers.items()}
-    model = Model(config, sizes, folder / PRETRAINED)
-    fill(model, state["model"], tokenizers, file)
-    for head, tokenizer in tokenizers.items():
-        model.heads[head].suppress(list(tokenizer.suppressed))
-    return model.to(device).eval(), tokenizers, config
+    return state["model"], file
 
 
-def fill(model: Model, state: dict[str, Tensor], tokenizers: dict[str, Tokenizer], source: str | Path) -> None:
+def fill(model: PartedModel, state: dict[str, Tensor], tokenizers: dict[str, Tokenizer], source: str | Path) -> None:
     """Load a checkpoint's `state`; pretrained parameters that it leaves out are read from where they came from."""
     read_elsewhere(model, state, tokenizers)
     fit_state(model, state, source)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from steps.model_folder import load_model, load_model_config
-from steps.nets.model import parameter_counts
+from steps.nets.pretrained_parts import parameter_counts
 from steps.nets.speech import Encoded
 from steps.prepare.config import FeatureConfig
 from steps.prepare.dataset import prompt_tokens

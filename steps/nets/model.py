@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from steps.nets.encoders import EncoderConfig, build_encoder
 from steps.nets.head import HeadConfig
 from steps.nets.heads import build_head, head_config
+from steps.nets.pretrained_parts import PartedModel
 from steps.nets.speech import Encoded
 from utils.errors import UserError, nearest
 from utils.options import Config
@@ -43,7 +44,7 @@ class ModelConfig(Config):
         return {key: head_config(key, values) for key, values in heads.items()}
 
 
-class Model(nn.Module):
+class Model(PartedModel):
     """Encoder and heads. `vocab_sizes` gives each head's number of tokens, blank included.
 
     Pretrained parts are as the `config.json` in `folder`/encoder and `folder`/heads.<name> says, or that in their path;
@@ -53,8 +54,6 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, vocab_sizes: dict[str, int], folder: Path | None = None) -> None:
         super().__init__()
         self.config = config
-        self.step = 0
-        self._replaced: set[str] = set()  # pretrained parameters that have been given other values
         self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
         self.heads = nn.ModuleDict()
         for key, head in config.heads.items():
@@ -66,7 +65,8 @@ class Model(nn.Module):
                     raise UserError(f"heads.{key}.share: there is no head '{share}'{nearest(share, self.heads)}.")
                 self.heads[key].borrow(self.heads[share], share)
         self.layers = sorted({head.layer for head in config.heads.values() if head.layer is not None})
-        self._freeze(config.freeze)
+        self.freeze(config.freeze)
+        self._encoder_learns = any(p.requires_grad for p in self.encoder.parameters())
 
     def _dim(self, key: str, layer: int | None) -> int:
         dims = self.encoder.layer_dims
@@ -74,22 +74,9 @@ class Model(nn.Module):
             raise UserError(f"heads.{key}.layer is {layer}, the encoder has {len(dims)} layers: give one of these.")
         return self.encoder.output_dim if layer is None else dims[layer - 1]
 
-    def _freeze(self, parts: tuple[str, ...]) -> None:
-        modules = dict(self.named_modules())
-        for part in parts:
-            if part not in modules:
-                near = nearest(part, [name for name in modules if name.count(".") < 2])
-                raise UserError(f"freeze: the model has no part '{part}'{near}.")
-            modules[part].requires_grad_(False)
-        self._frozen = [modules[part] for part in parts]
-        self._encoder_learns = any(p.requires_grad for p in self.encoder.parameters())
-
-    def train(self, mode: bool = True) -> Model:
-        """As torch's; what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen:
-            part.eval()
-        return self
+    def parts(self) -> dict[str, nn.Module]:
+        """The encoder and the heads."""
+        return {"encoder": self.encoder, **{f"heads.{key}": head for key, head in self.heads.items()}}
 
     def load_pretrained(self, ids: dict[str, list[int] | None]) -> None:
         """Set what others trained to what they trained; `ids` are, by head, their ids of its tokens."""
@@ -97,30 +84,9 @@ class Model(nn.Module):
         for key, head in self.heads.items():
             head.load_pretrained(ids.get(key))
 
-    def pretrained_names(self) -> set[str]:
-        """Names of the parameters that `load_pretrained` sets."""
-        parts = {"encoder": self.encoder, **{f"heads.{key}": head for key, head in self.heads.items()}}
-        return {f"{prefix}.{name}" for prefix, part in parts.items() for name in part.pretrained_names()}
-
-    def full_state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer."""
-        return super().state_dict()
-
-    def replace(self, state: dict[str, Tensor]) -> None:
-        """Set some parameters and buffers, which `state_dict` then has, also if they were pretrained."""
-        self._replaced |= state.keys()
-        self.load_state_dict(state, strict=False)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As torch's, without what was pretrained and is not trained: that is read from where it came from."""
-        state = super().state_dict(*args, **kwargs)
-        names = self.pretrained_names() - self._replaced
-        fixed = {name for name in names if not self.get_parameter(name).requires_grad}
-        return {name: value for name, value in state.items() if name not in fixed}
-
     def set_batch_count(self, step: float) -> None:
         """Tell schedules (the encoder's, the losses' warm-up) which training step comes next."""
-        self.step = step
+        super().set_batch_count(step)
         self.encoder.set_batch_count(step)
 
     def encode(self, features: Tensor, lens: Tensor) -> Encoded:
@@ -145,9 +111,3 @@ class Model(nn.Module):
 
 def _inside(folder: Path | None, part: str) -> Path | None:
     return folder / part if folder is not None and (folder / part / "config.json").exists() else None
-
-
-def parameter_counts(model: Model) -> dict[str, int]:
-    """Numbers of parameters: of the encoder, of each head, and in all."""
-    parts = {"encoder": model.encoder, **{f"heads.{key}": head for key, head in model.heads.items()}, "total": model}
-    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import nn
 
-from steps.nets.model import Model
+from steps.nets.pretrained_parts import PartedModel
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError, nearest
 
 
-def initialise(model: Model, init: dict[str, str]) -> list[str]:
+def initialise(model: PartedModel, init: dict[str, str]) -> list[str]:
     """Load parts of `model` from checkpoints; a sentence about each.
 
     `init` maps a part (`encoder`, `heads.ctc`, `encoder.encoder_embed`, `all`) to `<checkpoint>`, whose part of that
@@ -33,7 +33,9 @@ def initialise(model: Model, init: dict[str, str]) -> list[str]:
         found = {name: state.get(before + name[len(prefix) :]) for name in wanted}
         there = {name: value for name, value in found.items() if value is not None}
         if not there:
-            parts = sorted({".".join(name.split(".")[:2]) for name in state if name.startswith("heads.")} | {"encoder"})
+            # encoder, heads.ctc, net.head: what most would ask for
+            names = [name.split(".") for name in state]
+            parts = sorted({fields[0] if fields[0] == "encoder" else ".".join(fields[:2]) for fields in names})
             near = "" if theirs in parts else nearest(theirs, parts)
             raise UserError(
                 f"init: {file} has nothing for '{part}' in '{theirs}'{near}: its parts are {', '.join(parts)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from steps.nets.model import Model, parameter_counts
+from steps.nets.pretrained_parts import PartedModel, parameter_counts
 from steps.training.config import LoopConfig
 from steps.training.ledger import Ledger
 from steps.training.trainer import Batches
@@ -16,7 +16,7 @@ from utils.files import write_jsonl
 SHOWN = 3  # dropped utterances that are named; the rest is in the file
 
 
-def describe(model: Model, batches: Batches, config: LoopConfig, ledger: Ledger) -> None:
+def describe(model: PartedModel, batches: Batches, config: LoopConfig, ledger: Ledger) -> None:
     """Say how large the model and the data are, which utterances are left out, and what computes each loss."""
     counts = parameter_counts(model)
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "total")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steps.nets.model import Model, ModelConfig, parameter_counts
+from steps.nets.model import Model, ModelConfig
+from steps.nets.pretrained_parts import parameter_counts
 from utils.errors import UserError
 from utils.options import check_config
 
