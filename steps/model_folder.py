@@ -66,12 +66,15 @@ def read_elsewhere(model: Model, state: dict[str, Tensor] | None, tokenizers: di
 
 
 def copy_pretrained(config: ModelConfig, folder: Path) -> None:
-    """Copy the `config.json` of every pretrained part into a model folder, which then tells the model's shape alone."""
+    """Copy what describes every pretrained part into a model folder, which then tells the model's shape alone."""
     parts = {"encoder": config.encoder, **{f"heads.{key}": head for key, head in config.heads.items()}}
     for name, part in parts.items():
-        own = folder / PRETRAINED / name / "config.json"
-        if (path := getattr(part, "path", None)) and not own.exists():
-            write_text(own, (find_model(path, f"{name}.path") / "config.json").read_text("utf-8"))
+        own = folder / PRETRAINED / name
+        if (path := getattr(part, "path", None)) and not (own / "config.json").exists():
+            source = find_model(path, f"{name}.path")
+            for file in ("preprocessor_config.json", "config.json"):
+                if (source / file).exists():
+                    write_text(own / file, (source / file).read_text("utf-8"))
 
 
 def load_model_config(folder: str | Path) -> ModelConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 from steps.nets.encoder import Encoder, ZipformerConfig
 from steps.nets.lora import LoraConfig, add_lora
 from steps.nets.speech import Encoded, SpeechEncoder
+from steps.nets.wav2vec2 import Wav2Vec2Encoder
 from steps.nets.whisper import OWN, WhisperEncoder
 from steps.pretrained.folder import find_model
 from utils.errors import UserError
@@ -37,10 +38,17 @@ class WhisperConfig(PretrainedConfig):
     pad_seconds: float = Field(0.0, ge=0, le=30)  # pad all utterances to that (30 as Whisper was trained)
 
 
+class Wav2Vec2Config(PretrainedConfig):
+    """wav2vec 2.0, HuBERT or WavLM on features of `type: waveform`; 20 ms a frame."""
+
+    takes: ClassVar[tuple[str, ...]] = ("waveform",)
+    name: Literal["wav2vec2", "hubert", "wavlm"]
+
+
 class BlindConfig(Config):
     """An encoder that hears nothing: what its heads then say is what a language model alone would."""
 
-    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper")
+    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper", "waveform")
     name: Literal["blind"]
     dim: int = Field(8, ge=1)
 
@@ -61,7 +69,11 @@ class BlindEncoder(SpeechEncoder):
         return Encoded(features.new_zeros(len(lens), 1, self.output_dim), torch.ones_like(lens))
 
 
-EncoderConfig = Annotated[ZipformerConfig | WhisperConfig | BlindConfig, Field(discriminator="name")]
+EncoderConfig = Annotated[ZipformerConfig | WhisperConfig | Wav2Vec2Config | BlindConfig, Field(discriminator="name")]
+
+
+# WavLM's attention reads the weights of these, not what they give: adapters would do nothing
+PAST_ADAPTERS = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None = None) -> SpeechEncoder:
@@ -70,13 +82,23 @@ def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None =
     A pretrained one is as the `config.json` in `folder` (None: that of its `path`) says, without its weights.
     Errors: `UserError` if it cannot be had, or if the features do not fit it.
     """
-    if isinstance(config, WhisperConfig):
+    if isinstance(config, PretrainedConfig):
         folder = folder or find_model(config.path, "encoder.path")
-        options = (config.dropout, config.mix, config.downsample, config.pad_seconds)
-        encoder = WhisperEncoder(folder, config.path, feature_dim, *options)
-        return add_lora(encoder, config.lora, spared=OWN)
+        return add_lora(_pretrained(config, folder, feature_dim), config.lora, spared=OWN, key="encoder.lora")
     if isinstance(config, BlindConfig):
         return BlindEncoder(config.dim)
     if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):
         raise UserError(f"The front end needs features of {least} or more dimensions, found feature_dim {feature_dim}.")
     return Encoder(config, feature_dim)
+
+
+def _pretrained(config: PretrainedConfig, folder: Path, feature_dim: int) -> SpeechEncoder:
+    options = (folder, config.path, feature_dim, config.dropout, config.mix, config.downsample)
+    if isinstance(config, WhisperConfig):
+        return WhisperEncoder(*options, config.pad_seconds)
+    if config.name == "wavlm" and config.lora and (useless := PAST_ADAPTERS & set(config.lora.targets)):
+        raise UserError(
+            f"encoder.lora.targets: adapters of {', '.join(sorted(useless))} would do nothing in WavLM: "
+            "give [intermediate_dense, output_dense]."
+        )
+    return Wav2Vec2Encoder(config.name, *options)

@@ -49,10 +49,6 @@ class PartedModel(nn.Module):
         """What computes each loss: `{"ctc.ctc": "torch", ...}`."""
         raise NotImplementedError
 
-    def pretrained_names(self) -> set[str]:
-        """Names of the parameters that `load_pretrained` sets."""
-        return {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in part.pretrained_names()}
-
     def full_state(self) -> dict[str, Tensor]:
         """Every parameter and buffer."""
         return super().state_dict()
@@ -63,11 +59,14 @@ class PartedModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As torch's, without what was pretrained and is not trained: that is read from where it came from."""
+        """As torch's, without pretrained parts of which nothing is trained: these are read from where they came from."""
         state = super().state_dict(*args, **kwargs)
-        names = self.pretrained_names() - self._replaced
-        fixed = {name for name in names if not self.get_parameter(name).requires_grad}
-        return {name: value for name, value in state.items() if name not in fixed}
+        for prefix, part in self.parts().items():
+            names = part.pretrained_names()
+            if not any(part.get_parameter(name).requires_grad for name in names):
+                for name in {f"{prefix}.{name}" for name in names} - self._replaced:
+                    del state[name]
+        return state
 
     def set_batch_count(self, step: float) -> None:
         """Tell schedules which training step comes next."""

@@ -58,7 +58,8 @@ class AugmentConfig(Config):
 class FeatureConfig(Config):
     """Stage 2: features, validation and storage. Saved as `features.yaml` beside the splits and into model folders."""
 
-    type: Literal["fbank", "mfcc", "whisper"] = "fbank"  # whisper: what Whisper's encoder wants
+    # whisper: what Whisper's encoder wants; waveform: frames of 160 samples, for wav2vec2, hubert and wavlm
+    type: Literal["fbank", "mfcc", "whisper", "waveform"] = "fbank"
     sampling_rate: Annotated[int, Field(ge=4000)] = 16000
     num_mel_bins: Annotated[int, Field(ge=4, le=512)] = 80
     num_ceps: Annotated[int, Field(ge=2, le=512)] = 40  # mfcc only; at most num_mel_bins
@@ -79,8 +80,8 @@ class FeatureConfig(Config):
     def consistent(self) -> FeatureConfig:
         if self.type == "mfcc" and self.num_ceps > self.num_mel_bins:
             raise ValueError(f"num_ceps ({self.num_ceps}) must not exceed num_mel_bins ({self.num_mel_bins})")
-        if self.type == "whisper" and self.sampling_rate != 16000:
-            raise ValueError(f"type whisper is made of 16000 samples a second, not {self.sampling_rate}")
+        if self.type in ("whisper", "waveform") and self.sampling_rate != 16000:
+            raise ValueError(f"type {self.type} is made of 16000 samples a second, not {self.sampling_rate}")
         if (self.copies > 0) != (self.augment is not None):
             raise ValueError("'copies' and 'augment' belong together: set both or neither")
         if self.storage == "on_the_fly" and self.copies:
@@ -94,4 +95,4 @@ class FeatureConfig(Config):
     @property
     def feature_dim(self) -> int:
         """Values a frame."""
-        return self.num_ceps if self.type == "mfcc" else self.num_mel_bins
+        return {"mfcc": self.num_ceps, "waveform": 160}.get(self.type, self.num_mel_bins)

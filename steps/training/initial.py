@@ -11,6 +11,8 @@ from steps.nets.pretrained_parts import PartedModel
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError, nearest
 
+BELOW = ("conv1", "conv2", "pos", "feature_extractor", "feature_projection", "pos_conv_embed")  # the encoder's layers
+
 
 def initialise(model: PartedModel, init: dict[str, str]) -> list[str]:
     """Load parts of `model` from checkpoints; a sentence about each.
@@ -114,4 +116,4 @@ def _layer_factor(name: str, depth: int, decay: float) -> float:
     if fields[1] == "layers":
         return decay ** (depth - 1 - int(fields[2]))
     # what lies below the layers learns slowest, what lies above as the heads
-    return decay**depth if fields[1] in ("conv1", "conv2", "pos", "feature_extractor", "feature_projection") else 1.0
+    return decay**depth if fields[1] in BELOW else 1.0

@@ -30,6 +30,8 @@ class SpeechTask:
         if features.type not in (takes := config.encoder.takes):
             wanted = f"encoder '{config.encoder.name}' wants features of type {' or '.join(takes)}"
             raise UserError(f"{wanted}, {config.data.train} has {features.type}: make them again (stage 2).")
+        if features.type == "waveform" and config.data.spec_augment:
+            raise UserError("data.spec_augment masks spectra, these are waveforms: set it to null (dropout is there).")
         self.folder.begin(restart)
         found = {"feature_dim": features.feature_dim}
         self.folder.check_config(config.model_copy(update=found))

@@ -80,3 +80,35 @@ def make_whisper(folder: Path, texts: Iterable[str], seed: int = 0, **sizes):
         model.model.decoder.embed_tokens.weight[end] = 0.8 * norm.bias  # probable everywhere: texts have ends
     model.save_pretrained(folder, safe_serialization=True)
     return model
+
+
+def make_speech_model(folder: Path, name: str, norm: str = "layer", stable: bool = True, normalize: bool = True):
+    """Write a tiny random wav2vec2, hubert or wavlm to `folder`; transformers' model, in evaluation mode."""
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    config = AutoConfig.for_model(
+        name,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=[8, 8, 8],
+        conv_kernel=[10, 8, 8],
+        conv_stride=[5, 8, 8],
+        num_feat_extract_layers=3,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=stable,
+        num_buckets=8,
+        max_bucket_distance=16,
+    )
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "encoder.layers" in key:
+                parameter.mul_(8) if parameter.dim() > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder, safe_serialization=True)
+    Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+    return model

@@ -18,7 +18,7 @@ from steps.train import train
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
 from steps.transcribe import main as transcribe
-from tests.steps.tiny_models import PROMPT
+from tests.steps.tiny_models import PROMPT, make_speech_model
 from utils.checkpoint import load_checkpoint
 from utils.distributed import World
 from utils.errors import UserError
@@ -227,3 +227,34 @@ def test_a_mistake_is_found_before_the_first_step(settings, whisper_task, tmp_pa
     assert not list((tmp_path / "model").glob("*.pt"))
     if case == "prompt":  # and once it is mended, the same command trains
         assert fit({**right, "epochs": 1}, tmp_path / "model") == 0
+
+
+@pytest.mark.parametrize("storage", ["disk", "on_the_fly"])
+def test_a_model_of_waveforms(world, whisper_task, tmp_path, capsys, storage):
+    """From stage 2 to transcription, with a part of the encoder frozen."""
+    make_speech_model(tmp_path / "hubert", "hubert")
+    options = ["--manifests", str(world.root / "manifests"), "--out", str(tmp_path / "data"), "--splits", "test"]
+    assert prepare_features([*options, "type=waveform", f"storage={storage}"]) == 0
+    cuts = str(tmp_path / "data" / "test" / "cuts.jsonl.gz")
+    values = {
+        "encoder": {"name": "hubert", "path": str(tmp_path / "hubert"), "mix": True},
+        "heads": {
+            "ctc": {"lang": str(whisper_task / "char")},
+            "low": {"name": "ctc", "lang": str(whisper_task / "char"), "layer": 1},
+        },
+        "freeze": ["encoder.feature_extractor"],
+        "data": {"train": cuts, "valid": cuts, "max_duration": 4.0, "spec_augment": None, "cache": True},
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "layer_decay": 0.8,
+        "precision": "float32",
+        "epochs": 1,
+    }
+    with pytest.raises(UserError, match="spec_augment masks spectra, these are waveforms: set it to null"):
+        fit({**values, "data": {**values["data"], "spec_augment": {}}}, tmp_path / "model")
+    assert fit(values, tmp_path / "model") == 0
+    (tmp_path / "hubert").rename(tmp_path / "gone")  # what is trained in part is saved whole
+    audio = world.audio / "en-0.wav"
+    assert decode(["--model", str(tmp_path / "model"), "--cuts", cuts, "--out", str(tmp_path / "out")]) == 0
+    assert transcribe(["--model", str(tmp_path / "model"), "--search", "ctc:greedy", str(audio)]) == 0
+    (row,) = [row for row in read_jsonl(tmp_path / "out" / "test.ctc.greedy" / "hyp.jsonl") if row["id"] == "en-0"]
+    assert capsys.readouterr().out.endswith(f"{audio}\ttext\t{row['hyp']}\n")
