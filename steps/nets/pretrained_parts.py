@@ -59,7 +59,7 @@ class PartedModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As torch's, without pretrained parts of which nothing is trained: these are read from where they came from."""
+        """As torch's, without pretrained parts of which nothing is trained: they are read from where they came from."""
         state = super().state_dict(*args, **kwargs)
         for prefix, part in self.parts().items():
             names = part.pretrained_names()
