@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Asterisk prompts: recognition of five languages and translation into English, from nothing to WER and BLEU.
-# Two systems are compared. "joint" learns the transcript (CTC) and the English translation (transducer) with one
-# encoder; "translation" learns the translation alone. Both are trained from scratch, equally long.
+# From scratch: "joint" learns the transcript (CTC) and the English translation (transducer) with one encoder,
+# "translation" the translation alone. Pretrained: Whisper base as it is ("whisper-zero-shot") and fine-tuned for both
+# tasks ("whisper"); what it recognises is also translated as text ("cascade"). On demand: "llm", a language model that
+# listens through Whisper's encoder. Where Whisper cannot be had, what needs it is left out.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
-# shellcheck disable=SC2086  # options that hold several words are meant to be split
+# shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""                    # a folder that has the packages already (otherwise stage 0 downloads them)
 languages="en es fr it ru"   # languages that are recognised
-systems="joint translation"  # what is trained, of conf/*/<system>.yaml
+systems="joint translation whisper-zero-shot whisper cascade"  # rows of the table; "llm" may be added
+whisper=openai/whisper-base  # a hub name or a folder
+llm=HuggingFaceTB/SmolLM2-135M-Instruct  # a hub name or a folder
 conf=conf/laptop             # conf/laptop or conf/gpu
 splits="dev test"            # what is decoded and scored
 exp=exp                      # folder of models, logs and results: another one for another conf
@@ -18,45 +22,82 @@ processes=1                  # that train a system together: one a GPU
 parallel=2                   # systems that are trained and decoded at the same time, sharing the cores
 . parse_options.sh
 
-cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
-decoded=$(for system in $systems; do printf "$exp/$system/decode/%s.* " $splits; done)
 results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
+chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
+folder() { case $1 in whisper* | llm) echo data/whisper ;; *) echo data ;; esac }
+cuts() { printf "$(folder "$1")/%s/cuts.jsonl.gz " $splits; }
 
-stage 0 "Download" && [ -z "$corpus" ] &&
-  run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
+if stage 0 "Download"; then
+  [ -n "$corpus" ] ||
+    run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
+  case $systems in *whisper* | *cascade* | *llm*) # status 3: it cannot be had, and the sentence says so
+    python -m steps.pretrained.fetch "$whisper" --out downloads/whisper || [ $? -eq 3 ] ;;
+  esac
+  ! chosen llm || run llm --out downloads/llm -- python -m steps.pretrained.fetch "$llm" --out downloads/llm
+fi
+if [ ! -e downloads/whisper/config.json ]; then
+  kept=$(for system in $systems; do case $system in whisper* | cascade | llm) ;; *) echo "$system" ;; esac; done | xargs)
+  [ "$kept" = "$systems" ] || echo "downloads/whisper is not there: going on with $kept" >&2
+  systems=$kept
+fi
+models=$(for system in $systems; do case $system in cascade) echo mt ;; *) echo "$system" ;; esac; done)
+decoded=$(printf "$exp/%s/decode " $systems)
 
 stage 1 "Manifests" &&
   run manifests --in "${corpus:-downloads}" --out data/manifests -- \
     python -m local.asterisk manifests --corpus "${corpus:-downloads}" --out data/manifests --languages $languages
 
-stage 2 "Features" &&
-  run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $cuts" -- \
+if stage 2 "Features"; then
+  run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $(cuts joint)" -- \
     python -m steps.prepare.features --manifests data/manifests --out data --config "$conf/features.yaml" --jobs "$jobs"
-
-if stage 3 "Token sets"; then
-  run lang-text --in data/train/cuts.jsonl.gz --out data/lang_char/tokens.txt -- \
-    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
-  run lang-translation --in data/train/cuts.jsonl.gz --out data/lang_bpe_en/tokens.txt -- \
-    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target translation.en --same-language \
-    --type bpe --vocab-size 250 --out data/lang_bpe_en
+  case $systems in *whisper* | *llm*)
+    run features-whisper --in "data/manifests $conf/whisper-features.yaml" --out data/whisper -- \
+      python -m steps.prepare.features --manifests data/manifests --out data/whisper \
+      --config "$conf/whisper-features.yaml" --jobs "$jobs" ;;
+  esac
 fi
 
-stage 5 "Training" "$parallel" && for system in $systems; do
-  run "train-$system" --in "data/train/cuts.jsonl.gz data/lang_char data/lang_bpe_en $conf/$system.yaml" \
-    --out "$exp/$system/averaged.pt" -- $train "$conf/$system.yaml" --out "$exp/$system"
+if stage 3 "Token sets"; then
+  texts=data/train/cuts.jsonl.gz
+  lang() { run "$1" --in "$texts" --out "data/$2/tokens.txt" -- \
+    python -m steps.lang.prepare --cuts "$texts" --out "data/$2" "${@:3}"; }
+  lang lang-text lang_char --target text --type char
+  lang lang-translation lang_bpe_en --target translation.en --same-language --type bpe --vocab-size 250
+  ! chosen cascade || lang lang-source lang_bpe --target text --type bpe --vocab-size 1000
+  case $systems in *whisper*) lang lang-whisper lang_whisper --target text translation.en --type pretrained \
+    --path downloads/whisper ;; esac
+  ! chosen llm || lang lang-llm lang_llm --target translation.en --same-language --type pretrained --path downloads/llm
+fi
+
+stage 5 "Training" "$parallel" && for model in $models; do
+  run "train-$model" --in "$(folder "$model")/train/cuts.jsonl.gz data/lang_* $conf/$model.yaml" \
+    --out "$exp/$model/averaged.pt" -- $train "$conf/$model.yaml" --out "$exp/$model"
 done
 
-stage 6 "Decoding" "$parallel" && for system in $systems; do
-  search="transducer:greedy transducer:modified_beam"
-  [ "$system" != joint ] || search="ctc:greedy ctc:prefix_beam $search"
-  run "decode-$system" --in "$exp/$system/averaged.pt $cuts" --out "$exp/$system/decode" -- \
-    python -m steps.decode --model "$exp/$system" --cuts $cuts --search $search --beam "$beam" \
-    --out "$exp/$system/decode"
+stage 6 "Decoding" "$parallel" && for model in $models; do
+  case $model in
+    mt) continue ;;
+    joint) search="ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam" ;;
+    translation) search="transducer:greedy transducer:modified_beam" ;;
+    llm) search="llm:beam" ;;
+    *) search="transcript:beam translation:beam" ;;
+  esac
+  run "decode-$model" --in "$exp/$model/averaged.pt $(cuts "$model")" --out "$exp/$model/decode" -- \
+    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" \
+    --out "$exp/$model/decode"
+done
+
+stage 7 "Translation of text" "$parallel" && chosen cascade && for split in $splits; do
+  recognised=$exp/whisper/decode/$split.transcript.beam
+  run "translate-$split" --in "$exp/mt/averaged.pt $recognised" --out "$exp/cascade/decode/$split.mt.beam" -- \
+    python -m steps.translate --model "$exp/mt" --in "$recognised" --system cascade --beam "$beam" \
+    --out "$exp/cascade/decode/$split.mt.beam"
 done
 
 if stage 8 "Scores"; then
-  run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results"
+  run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results" \
+    --casing lower --punctuation remove
   cat "$results"
 fi

@@ -3,7 +3,7 @@
 # models (transducer and attention; from filter banks, on a frozen Whisper, and on a fine-tuned one), and a large language
 # model that listens. "blind" translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
-# shellcheck disable=SC2086  # options that hold several words are meant to be split
+# shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""           # the authors' folder, cloned (otherwise stage 0 fetches it)
