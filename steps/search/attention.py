@@ -70,7 +70,7 @@ def attention_beam_search(
 
     `encoder_out (N, T, D)`, `lens (N,)`, `prompts (N, P)` with P at least 1. Finished hypotheses are ranked by their
     score over ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq. 14); an utterance is
-    finished when it has `beam` texts and no open one can still beat the best of them (end detection).
+    finished when it has `beam` texts and no open one is better than the best of them so far (end detection).
     `no_repeat_ngram` n: no n tokens come twice; this and `min_tokens` give way where no text is left otherwise. With
     `ctc_log_probs (N, T, V)` of the same tokens, a text's score is (1 - ctc_weight) attention + ctc_weight CTC, with
     ctc_weight below 1. `score` in nats; `frames` of tokens are 0: attention has none.
@@ -194,7 +194,8 @@ class _Beams:
         if self.ctc is not None:
             self.ctc.advance(source, token)
         open_ = self._open()
-        if not open_.all():
+        self.scores = self.scores.masked_fill(~open_[:, None], NEG_INF)
+        if 2 * int(open_.sum()) <= len(open_):  # not at every end: it copies what is kept of the others
             rows = open_.nonzero().squeeze(1)
             self.state.keep(rows)
             for name in ("place", "longest", "new", "tokens", "token_scores", "scores"):
@@ -206,11 +207,9 @@ class _Beams:
         """Which utterances can still get a text that they want `(N',)`."""
         beam, length = self.scores.shape[1], self.tokens.shape[2]
         best_open = self.scores.max(dim=1).values.tolist()
-        # the largest norm that an open one can reach makes the most of its score, which only falls
-        lengths = self.longest.clamp(min=length) if self.length_penalty > 0 else torch.full_like(self.longest, length)
-        norms = (((5 + lengths) / 6) ** self.length_penalty).tolist()
+        norm = ((5 + length) / 6) ** self.length_penalty  # of today's length: that of the longest would end nothing
         keep = []
-        for place, score, norm in zip(self.place.tolist(), best_open, norms, strict=True):
+        for place, score in zip(self.place.tolist(), best_open, strict=True):
             ranks = sorted((value for value, _ in self.found[place]), reverse=True)
             keep.append(score > NEG_INF and (len(ranks) < beam or score / norm > ranks[0]))
         return torch.tensor(keep, device=self.scores.device)
