@@ -1,0 +1,46 @@
+"""A recipe in a tree of links to the checkout, with configs that can be made small, and its run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_recipe(root: Path, recipe: str, change: Callable[[dict], None]) -> Path:
+    """`egs/<recipe>` below `root` with conf/mini, whose YAML files of models `change` has changed; its folder."""
+    for name in ("path.sh", "utils", "steps", "local", "requirements", "setup.py"):
+        if not (root / name).exists():
+            (root / name).symlink_to(ROOT / name)
+    folder = root / "egs" / recipe
+    shutil.copytree(ROOT / "egs" / recipe / "conf/laptop", folder / "conf/mini")
+    shutil.copy(ROOT / "egs" / recipe / "run.sh", folder)
+    for path in (folder / "conf/mini").glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        if "encoder" in values:
+            change(values)
+            path.write_text(yaml.safe_dump(values))
+    return folder
+
+
+def replace(folder: Path, old: str, new: str) -> None:
+    """Change a word of a copied run.sh."""
+    text = (folder / "run.sh").read_text()
+    assert old in text
+    (folder / "run.sh").write_text(text.replace(old, new))
+
+
+def run_recipe(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """`bash run.sh --conf conf/mini ...` in this Python's environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DRAGOMAN_")}
+    environment.pop("PYTHONPATH", None)
+    environment["DRAGOMAN_VENV"] = sys.prefix
+    command = ["bash", str(folder / "run.sh"), "--conf", "conf/mini", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
