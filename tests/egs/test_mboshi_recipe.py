@@ -15,7 +15,7 @@ from tests.steps.tiny_models import ZIPFORMER, make_whisper
 def shrink(values: dict) -> None:
     """A model that trains in seconds."""
     if values["encoder"]["name"] == "zipformer":
-        values["encoder"] = ZIPFORMER
+        values["encoder"] = {**ZIPFORMER, "output_downsampling_factor": 1}  # a letter takes 60 ms
     for head in values["heads"].values():
         if "decoder" in head and "path" not in head:
             head["decoder"] = {"dim": 16, "layers": 1, "heads": 2, "feedforward_dim": 16}
