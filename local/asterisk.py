@@ -22,12 +22,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from local.asterisk_prompts import Prompt, find_language, read_prompts
-from local.fetch import Apt, Archive, fetch_all, is_complete, move_tree, sha256_of
+from local.fetch import Apt, Archive, fetch_all, is_complete, move_tree
 from local.manifests import Utterance, count_by, make_utterance, print_counts, spread_of_seconds, write_manifests
 from local.splits import assign_splits, find_families
 from local.text import LANGUAGES, check_language
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_json, write_json
+from utils.files import atomic_path, read_json, sha256_of, write_json
 from utils.options import Parser
 
 RATE = 16000  # Hz

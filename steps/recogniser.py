@@ -15,10 +15,10 @@ from steps.model_folder import load_model, load_model_config
 from steps.nets.pretrained_parts import parameter_counts
 from steps.nets.speech import Encoded
 from steps.prepare.config import FeatureConfig
-from steps.prepare.dataset import prompt_tokens
+from steps.prepare.dataset import pad_prompts
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import METHODS, Search, Spoken, plan_searches
-from steps.training.data import head_target
+from steps.training.data import head_prompt
 from utils.devices import autocast, choose_device, is_out_of_memory
 from utils.errors import UserError
 from utils.files import require
@@ -54,10 +54,10 @@ class Recogniser:
         self.seconds_per_frame = FRAME_SHIFT * self.model.encoder.subsampling_factor
         self._check_ctc_heads()
         # what a search is told of an utterance before its first token
-        self.prompted = {
-            search.head: target
+        self.prompt_of = {
+            search.head: prompt
             for search in self.searches
-            if (target := head_target(self.config.heads[search.head], self.tokenizers[search.head])).prompted
+            if (prompt := head_prompt(self.config.heads[search.head], self.tokenizers[search.head])) is not None
         }
 
     def _check_ctc_heads(self) -> None:
@@ -100,8 +100,8 @@ class Recogniser:
 
     def prompts(self, search: Search, languages: Sequence[str | None]) -> Tensor | None:
         """The prompts `(N, P)` of utterances in these languages, None where the head has none."""
-        target = self.prompted.get(search.head)
-        return target and torch.tensor([prompt_tokens(target, language) for language in languages])
+        prompt = self.prompt_of.get(search.head)
+        return prompt and pad_prompts([prompt(language) for language in languages])
 
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         started = time.perf_counter()
@@ -151,13 +151,21 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
     group.add_argument("--max-symbols", type=count, **unset, help="tokens a frame of a transducer's greedy search (1)")
     group.add_argument("--blank-penalty", type=float, **unset, help="taken off a transducer's blank logit (0)")
     group.add_argument("--temperature", type=positive, **unset, help="of modified_beam's softmax (1)")
-    group.add_argument("--length-penalty", type=float, **unset, help="attention:beam: power of the length (1)")
-    group.add_argument("--min-tokens", type=natural, **unset, help="attention:beam: shortest text (0)")
-    group.add_argument("--max-tokens", type=count, **unset, help="attention: longest text (200)")
-    group.add_argument("--max-length-ratio", type=positive, **unset, help="attention: longest text, per frame (1)")
-    group.add_argument("--no-repeat-ngram", type=natural, **unset, help="attention:beam: no so many tokens twice (0)")
-    group.add_argument("--ctc-head", **unset, metavar="HEAD", help="attention:beam: CTC head to score with")
-    group.add_argument("--ctc-weight", type=share, **unset, help="attention:beam: its share of the score (0.3)")
+    group.add_argument(
+        "--length-penalty", type=float, **unset, help="beam of attention and llm: power of the length (1)"
+    )
+    group.add_argument("--min-tokens", type=natural, **unset, help="beam of attention and llm: shortest text (0)")
+    group.add_argument("--max-tokens", type=count, **unset, help="attention and llm: longest text (200)")
+    group.add_argument(
+        "--max-length-ratio", type=positive, **unset, help="attention and llm: longest text, per frame (1)"
+    )
+    group.add_argument(
+        "--no-repeat-ngram", type=natural, **unset, help="beam of attention and llm: no so many tokens twice (0)"
+    )
+    group.add_argument("--ctc-head", **unset, metavar="HEAD", help="beam of attention and llm: CTC head to score with")
+    group.add_argument(
+        "--ctc-weight", type=share, **unset, help="beam of attention and llm: its share of the score (0.3)"
+    )
     group.add_argument(
         "--no-length-norm", dest="length_norm", action="store_false", **unset, help="modified_beam: rank by total score"
     )

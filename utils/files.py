@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import zlib
@@ -96,3 +97,12 @@ def require(path: str | Path, made_by: str = "") -> Path:
         hint = f"run {made_by} first" if made_by else "check the path, or run the stage that makes it"
         raise UserError(f"{path} does not exist: {hint}.")
     return path
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

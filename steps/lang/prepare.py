@@ -8,7 +8,8 @@
         --path openai/whisper-base --out data/lang_whisper_fr
 
 One call makes one token set, joint over all languages that the target has; `--languages fr` makes it for French alone.
-Of a pretrained model's tokens those are kept that the text needs, and its special ones.
+Of a pretrained model's tokens those are kept that the text needs, its special ones, and those of what a language model
+is asked (the usual request, and the texts of `--keep`); any other piece is spelled in bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import argparse
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece as spm
 from lhotse import SupervisionSegment
 from lhotse.serialization import deserialize_item
 
+from steps.lang.chat import TEMPLATE, TOKENS, Chat, end_token
 from steps.lang.pretrained import describe_tokens, load_backend
+from steps.lang.prompts import REQUESTS, SPEECH, filled, language_names
 from steps.lang.tables import BOUNDARY, SPECIAL, word_table, write_lexicon, write_table
 from steps.lang.targets import parse_target, target_language, target_text, targets_of
 from steps.lang.text import normalize
@@ -118,10 +121,16 @@ def prepare(
     out = Path(out)
     tags = [tag(language) for language in texts] if about["tags"] else []
     lines = [line for language in texts for line in texts[language]]
+    for stale in (TEMPLATE, TOKENS):  # of an earlier run with another model
+        (out / stale).unlink(missing_ok=True)
     if kind == "pretrained":
         folder = find_model(about["path"], "--path")
-        tokens, kept = pretrained_tokens(folder, None if about["all_tokens"] else lines)
+        chat = Chat.of_model(folder)
+        asked = requests(chat, texts, about["keep"])
+        tokens, kept = pretrained_tokens(folder, None if about["all_tokens"] else lines, asked)
         about = {**about, **kept}
+        if chat:
+            chat.save(out)
         with atomic_path(out / "tokenizer.json") as temporary:
             temporary.write_bytes((folder / "tokenizer.json").read_bytes())
     elif kind == "bpe":
@@ -146,16 +155,29 @@ def prepare(
     return tokenizer
 
 
-def pretrained_tokens(folder: Path, texts: Sequence[str] | None) -> tuple[list[str], dict]:
-    """(tokens, what lang.json says of them) of the model in `folder`, those that `texts` need (None: all)."""
+def requests(chat: Chat | None, languages: Iterable[str], keep: Sequence[str]) -> list[str]:
+    """What a model is asked, around the speech: the usual requests for texts in these languages, and `keep`."""
+    if chat is None:
+        return list(keep)
+    known = [language for language in languages if language in language_names()]
+    usual = {filled(request, None, language) for request in REQUESTS.values() for language in known}
+    return [part for text in (*sorted(usual), *keep) for part in chat(text).split(SPEECH)]
+
+
+def pretrained_tokens(folder: Path, texts: Sequence[str] | None, asked: Sequence[str]) -> tuple[list[str], dict]:
+    """(tokens, what lang.json says of them) of the model in `folder`: what `texts` (None: all) and `asked` need."""
     file = folder / "tokenizer.json"
     if not file.exists():
         raise UserError(f"--path {folder} holds no tokenizer.json: copy the model's tokenizer there.")
-    config = read_config(folder, keys=("eos_token_id", "model_type"))
+    config, backend = read_config(folder), load_backend(file)
+    end = end_token(folder, config)
+    end = backend.token_to_id(end) if isinstance(end, str) else end
+    if end is None:
+        raise UserError(f"--path {folder} does not say which token ends a text: give config.json an eos_token_id.")
     # Whisper was trained on texts that begin with a space
-    about = describe_tokens(load_backend(file), texts, config["eos_token_id"], config["model_type"] == "whisper")
-    about[1]["suppress"] = config.get("suppress_tokens") or []
-    return about
+    tokens, about = describe_tokens(backend, texts, end, config["model_type"] == "whisper", asked)
+    about["suppress"] = config.get("suppress_tokens") or []
+    return tokens, about
 
 
 def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> str:
@@ -185,6 +207,9 @@ def _options() -> Parser:
     parser.add_argument("--model-type", choices=["unigram", "bpe"], help="bpe: the algorithm (default: unigram)")
     parser.add_argument("--path", help="pretrained: the model's folder, or its name on the hub")
     parser.add_argument("--all-tokens", action="store_true", help="pretrained: also those that no text here needs")
+    parser.add_argument(
+        "--keep", nargs="+", default=[], metavar="TEXT", help="pretrained: prompts whose tokens to keep"
+    )
     parser.add_argument("--tags", action="store_true", help="a token per language, put before each utterance")
     parser.add_argument("--check", nargs="+", default=[], metavar="FILE", help="report what is unknown in these cuts")
     parser.add_argument("--out", required=True, metavar="DIR", help="lang folder to write")
@@ -193,7 +218,7 @@ def _options() -> Parser:
 
 def check_options(options: argparse.Namespace) -> None:
     """`UserError` for an option that the type of token set does not have, or lacks."""
-    kinds = {"vocab_size": "bpe", "model_type": "bpe", "path": "pretrained", "all_tokens": "pretrained"}
+    kinds = {"vocab_size": "bpe", "model_type": "bpe"} | dict.fromkeys(("path", "all_tokens", "keep"), "pretrained")
     for name, kind in kinds.items():
         if options.type != kind and getattr(options, name):
             sized = options.type == "char" and kind == "bpe"
@@ -217,7 +242,7 @@ def main() -> None:
     if options.type == "bpe":
         about["model_type"] = model_type
     if options.type == "pretrained":
-        about |= {"path": options.path, "all_tokens": options.all_tokens}
+        about |= {"path": options.path, "all_tokens": options.all_tokens, "keep": options.keep}
     tokenizer = prepare(texts, options.out, options.type, about, size, model_type)
     print(f"{options.out}: {tokenizer.vocab_size} tokens ({options.type}) for {' '.join(texts)}")
     print(describe(tokenizer, texts, " ".join(options.cuts)))

@@ -18,6 +18,7 @@ from steps.nets.head import Head, HeadConfig
 from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
 from steps.nets.transformer import TransformerConfig, TransformerDecoder
 from steps.pretrained.folder import find_model
+from steps.pretrained.llm import vocabulary_rows
 from steps.pretrained.whisper import whisper_sizes, whisper_weights
 from utils.errors import UserError
 
@@ -96,15 +97,7 @@ class AttentionHead(Head):
             return
         folder = find_model(self.config.path, PATH)
         weights = whisper_weights(folder, "decoder")
-        rows = weights["embed.weight"]
-        if ids is None or max(ids) >= len(rows):
-            known = "no ids of its tokens" if ids is None else f"id {max(ids)}"
-            raise UserError(
-                f"{self.config.lang} has {known}, {folder} has {len(rows)} tokens: make the lang folder from that "
-                "model's tokenizer (stage 3: steps.lang.prepare --type pretrained)."
-            )
-        chosen = rows[torch.tensor(ids).clamp(min=0)]
-        chosen[[i for i, other in enumerate(ids) if other < 0]] = rows.mean(0)
+        chosen = vocabulary_rows(weights["embed.weight"], ids, self.config.lang, folder)
         load_weights(self.decoder, {**weights, "embed.weight": chosen}, str(folder))
 
     def suppress(self, tokens: list[int]) -> None:
@@ -136,10 +129,17 @@ def teacher_forcing(tokens: Tensor, lens: Tensor, prompts: Tensor, eos: int) -> 
 
     `tokens (batch, U)`, `lens (batch,)`, `prompts (batch, P)` with P at least 1.
     """
+    return torch.cat((prompts, tokens), dim=1), following(tokens, lens, eos)
+
+
+def following(tokens: Tensor, lens: Tensor, eos: int) -> Tensor:
+    """What should be said one after the other `(batch, U + 1)`: `tokens (batch, U)` and `eos`, `IGNORED` beyond.
+
+    `lens (batch,)` are the lengths of the texts.
+    """
     after = F.pad(tokens, (0, 1))
     place = torch.arange(after.shape[1], device=tokens.device)
-    after = after.masked_fill(place == lens[:, None], eos).masked_fill(place > lens[:, None], IGNORED)
-    return torch.cat((prompts, tokens), dim=1), after
+    return after.masked_fill(place == lens[:, None], eos).masked_fill(place > lens[:, None], IGNORED)
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

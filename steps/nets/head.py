@@ -45,6 +45,10 @@ class Head(nn.Module):
         """What computes each of the head's losses: "k2" or "torch"."""
         raise NotImplementedError
 
+    def speech_positions(self, frames: int) -> int:
+        """How many of the `positions` so many encoder frames take."""
+        return 0
+
     def losses(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int) -> dict[str, Tensor]:
         """The losses of utterances that all have a target; all tensors on one device, but `targets.lens` perhaps."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from steps.nets.attention_head import AttentionConfig, AttentionHead
 from steps.nets.decoder import Decoder
 from steps.nets.head import Head, HeadConfig
 from steps.nets.joiner import INITIAL_SCALE, Joiner
+from steps.nets.llm_head import LlmConfig, LlmHead
 from steps.nets.scaling import Linear
 from steps.objectives.ctc import ctc_backend, ctc_loss
 from steps.objectives.transducer import RnntType, do_prune, prune_ranges, pruned_loss, simple_loss, transducer_backend
@@ -122,6 +123,7 @@ class TransducerHead(Head):
 HEADS: dict[str, tuple[type[HeadConfig], type[Head]]] = {
     "attention": (AttentionConfig, AttentionHead),
     "ctc": (CtcConfig, CtcHead),
+    "llm": (LlmConfig, LlmHead),
     "transducer": (TransducerConfig, TransducerHead),
 }
 

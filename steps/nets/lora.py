@@ -45,6 +45,8 @@ def add_lora(module: M, config: LoraConfig | None, spared: tuple[str, ...] = (),
         ) from None
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(".lora_" in name or name.startswith(spared))
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()  # what is trained, also where it adapts a half-precision layer
     return module
 
 
@@ -68,5 +70,10 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str, spa
 
 
 def pretrained_part(module: nn.Module, spared: tuple[str, ...] = ()) -> set[str]:
-    """Names of the parameters that came with a pretrained module: all but adapters and the parts in `spared`."""
-    return {n for n, _ in module.named_parameters() if ".lora_" not in n and not (spared and n.startswith(spared))}
+    """Names of the parameters that came with a pretrained module: all but adapters and the parts in `spared`.
+
+    A parameter that two layers share has both their names, as in the module's state.
+    """
+    state = module.state_dict(keep_vars=True)
+    names = {name for name, value in state.items() if isinstance(value, nn.Parameter) and ".lora_" not in name}
+    return {name for name in names if not (spared and name.startswith(spared))}

@@ -60,6 +60,17 @@ class SpeechEncoder(nn.Module):
         raise NotImplementedError
 
 
+def stacked(x: Tensor, factor: int) -> Tensor:
+    """(batch, time, dim) to (batch, ceil(time / factor), factor * dim): frames side by side, zeros behind the last."""
+    x = F.pad(x, (0, 0, 0, -x.shape[1] % factor))
+    return x.unflatten(1, (-1, factor)).flatten(2)
+
+
+def divided(lens: Tensor, factor: int) -> Tensor:
+    """Lengths after `stacked`."""
+    return torch.div(lens + factor - 1, factor, rounding_mode="floor")
+
+
 class FrameStacker(nn.Module):
     """Joins every `factor` frames into one: their mean at first, then what is learned."""
 
@@ -77,12 +88,11 @@ class FrameStacker(nn.Module):
         if self.proj is None:
             return x
         beyond = torch.arange(x.shape[1], device=x.device) >= lens[:, None]
-        x = F.pad(x.masked_fill(beyond[..., None], 0.0), (0, 0, 0, -x.shape[1] % self.factor))
-        return self.proj(x.unflatten(1, (-1, self.factor)).flatten(2))
+        return self.proj(stacked(x.masked_fill(beyond[..., None], 0.0), self.factor))
 
     def lens(self, lens: Tensor) -> Tensor:
         """Frames out for `lens` frames in."""
-        return torch.div(lens + self.factor - 1, self.factor, rounding_mode="floor")
+        return divided(lens, self.factor)
 
 
 class LayerMix(nn.Module):

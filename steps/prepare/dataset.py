@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from steps.lang.targets import parse_target, target_language, target_text
+from steps.lang.prompts import FILL
+from steps.lang.targets import target_language, target_text
 from steps.prepare.audio import compute_features
 from steps.prepare.augment import WaveformAugment
 from steps.prepare.config import AugmentConfig, SpeedConfig
@@ -54,15 +55,15 @@ class HeadTarget:
     same_language: bool = False  # an utterance already in the target language is its own translation
     aligned: bool = True  # each token takes a frame (CTC, transducers), so that there cannot be more of them
     ctc: bool = False  # repeated tokens need a blank between them
-    prompt: str | None = None  # tokens before the text, with {language} of the speech, {target} of the text
-    prompted: bool = False  # has a prompt: <sos/eos> where `prompt` is None
+    prompt: Callable[[str | None], list[int]] | None = None  # of speech in a language; None: it wants none
     positions: int | None = None  # the most tokens that it takes, prompt included (None: no limit)
+    speech: Callable[[int], int] | None = None  # how many of them so many encoder frames take (None: none)
 
 
 @dataclass
 class Targets:
     """tokens (batch, tokens) int64, padded with zeros; lens (batch,) int64; present (batch,) bool: has this target;
-    prompts (batch, prompt tokens) int64, what a decoder is given before the first token."""
+    prompts (batch, prompt tokens) int64, what a decoder is given before the first token (`pad_prompts`)."""
 
     tokens: Tensor
     lens: Tensor
@@ -131,13 +132,19 @@ def pad_features(features: list[np.ndarray] | list[Tensor], fraction: float = 0.
 
 
 def pad_targets(tokens: list[list[int] | None], prompts: list[list[int]] | None = None) -> Targets:
-    """`Targets` of token lists (None where an utterance lacks this target) and of prompts, all of one length."""
+    """`Targets` of token lists (None where an utterance lacks this target) and of prompts."""
     lens = torch.tensor([len(row or []) for row in tokens], dtype=torch.int64)
     padded = torch.zeros(len(tokens), max(1, int(lens.max())), dtype=torch.int64)
     for row, values in zip(padded, tokens, strict=True):
         row[: len(values or [])] = torch.tensor(values or [], dtype=torch.int64)
-    before = torch.tensor(prompts or [[]] * len(tokens), dtype=torch.int64).view(len(tokens), -1)
+    before = pad_prompts(prompts or [[]] * len(tokens))
     return Targets(padded, lens, torch.tensor([row is not None for row in tokens]), before)
+
+
+def pad_prompts(prompts: Sequence[list[int]]) -> Tensor:
+    """Prompts as `(batch, longest)` int64; shorter ones have `steps.lang.prompts.FILL` on their left."""
+    longest = max(map(len, prompts))
+    return torch.tensor([[FILL] * (longest - len(row)) + row for row in prompts], dtype=torch.int64)
 
 
 def encode_target(supervision, head: HeadTarget) -> list[int] | None:
@@ -147,15 +154,8 @@ def encode_target(supervision, head: HeadTarget) -> list[int] | None:
 
 
 def prompt_tokens(head: HeadTarget, language: str | None) -> list[int]:
-    """The tokens before a text of `head` for speech in `language`; `UserError` where the token set lacks one."""
-    if not head.prompted:
-        return []
-    if head.prompt is None:
-        return [head.tokenizer.sos_id]
-    if language is None and "{language}" in head.prompt:
-        raise UserError(f"The prompt '{head.prompt}' wants the language that is spoken: give it (--language).")
-    target = parse_target(head.target) or language
-    return head.tokenizer.prompt(head.prompt.replace("{language}", str(language)).replace("{target}", str(target)))
+    """What `head` is given before a text of speech in `language`; `UserError` where its token set lacks something."""
+    return head.prompt(language) if head.prompt else []
 
 
 def as_cuts(cuts: Cuts | CutSet | str | Path) -> Cuts:

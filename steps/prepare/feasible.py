@@ -53,7 +53,9 @@ def _problem(
             found = f"{len(row)} tokens and {repeats} repeats of head '{name}' in {frames} encoder frames"
             return {"reason": "more tokens than frames", "detail": found}
         most = heads[name].positions
-        if row is not None and most is not None and prompts[name] + len(row) > most:
-            found = f"{prompts[name]} + {len(row)} tokens for head '{name}', which takes {most}"
+        speech = heads[name].speech(frames) if heads[name].speech else 0
+        if row is not None and most is not None and prompts[name] + len(row) + speech > most:
+            heard = f" and {speech} of speech" if speech else ""
+            found = f"{prompts[name]} + {len(row)} tokens{heard} for head '{name}', which takes {most}"
             return {"reason": "text too long", "detail": found}
     return None

@@ -39,12 +39,12 @@ def _from_hub(name: str, key: str) -> Path:
 
     with contextlib.suppress(Exception):  # not in the cache
         folder = Path(snapshot_download(name, local_files_only=True))
-        if _whole(folder):
+        if is_whole(folder):
             return folder
     try:
         for weights in KINDS:
             folder = Path(snapshot_download(name, etag_timeout=10, allow_patterns=[*SMALL, weights]))
-            if _whole(folder):
+            if is_whole(folder):
                 return folder
     except Exception as error:  # whatever the network, the hub or a wrong name gives
         why = str(error).strip().partition("\n")[0][:120]
@@ -55,7 +55,7 @@ def _from_hub(name: str, key: str) -> Path:
     raise UserError(f"{key}: '{name}' on the hub is no model of transformers with its weights: give another one.")
 
 
-def _whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether a model's configuration and all its weights are there."""
     names = [name for name in WEIGHTS if (folder / name).exists()]
     if not names or not (folder / "config.json").exists():
@@ -79,13 +79,17 @@ def read_config(folder: Path, model_type: str | None = None, keys: Sequence[str]
     return {key: values[key] for key in keys} if keys else values
 
 
-def read_weights(folder: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
-    """The tensors (float32) for which `rename` gives a name; `UserError` for missing or truncated files."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a model's weights; `UserError` where there are none, or not all."""
     name = next((name for name in WEIGHTS if (folder / name).exists()), None)
     if name is None:
         raise UserError(f"{folder} holds no weights ({' or '.join(WEIGHTS[::2])}): copy or download the model again.")
-    files = _weight_files(folder, name)
-    return {key: value for file in files for key, value in _tensors(require(folder / file), rename).items()}
+    return [require(folder / file) for file in _weight_files(folder, name)]
+
+
+def read_weights(folder: Path, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """The tensors (float32) for which `rename` gives a name; `UserError` for missing or truncated files."""
+    return {key: value for file in weight_files(folder) for key, value in _tensors(file, rename).items()}
 
 
 def _weight_files(folder: Path, name: str) -> list[str]:

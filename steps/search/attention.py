@@ -1,9 +1,9 @@
-"""Searches for an attention head: greedy and beam, batched with a cache, optionally jointly with a CTC head.
+"""Searches for heads that write token by token (attention, llm): greedy and beam, batched, with a cache.
 
 A head gives `start(encoder_out, lens) -> state` and `log_probs(tokens (N, B, U), state) -> (N, B, V)`, the state then
 holding these tokens; `state.reorder(source (N, B))` and `state.keep(utterances)` follow the beams. Its `eos_id` ends a
 text; `positions` are the most tokens that it takes, prompt included (None: no limit). Beam search as in ESPnet and
-Whisper; joint scores as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
+Whisper; scores jointly with a CTC head as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
 """
 
 from __future__ import annotations

@@ -68,27 +68,29 @@ def _with_prompts(search: Callable) -> Callable:
 
 
 _ATTENTION = {"max_length_ratio": 1.0, "max_tokens": 200}
+_AUTOREGRESSIVE = {
+    "greedy": Method(_with_prompts(attention_greedy), _ATTENTION),
+    "beam": Method(
+        _with_prompts(attention_beam_search),
+        {
+            "beam": 4,
+            "nbest": 1,
+            "length_penalty": 1.0,
+            "min_tokens": 0,
+            "no_repeat_ngram": 0,
+            "ctc_head": "",
+            "ctc_weight": 0.3,
+            **_ATTENTION,
+        },
+    ),
+}
 METHODS: dict[str, dict[str, Method]] = {
-    "attention": {
-        "greedy": Method(_with_prompts(attention_greedy), _ATTENTION),
-        "beam": Method(
-            _with_prompts(attention_beam_search),
-            {
-                "beam": 4,
-                "nbest": 1,
-                "length_penalty": 1.0,
-                "min_tokens": 0,
-                "no_repeat_ngram": 0,
-                "ctc_head": "",
-                "ctc_weight": 0.3,
-                **_ATTENTION,
-            },
-        ),
-    },
+    "attention": _AUTOREGRESSIVE,
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
         "prefix_beam": Method(_with_log_probs(ctc_prefix_beam), {"beam": 4, "nbest": 1}),
     },
+    "llm": _AUTOREGRESSIVE,
     "transducer": {
         "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
         "modified_beam": Method(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 
+from steps.lang.prompts import REQUESTS, Request, TokenPrompt
+from steps.lang.targets import parse_target
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.attention_head import AttentionConfig
 from steps.nets.head import HeadConfig
 from steps.nets.heads import CtcConfig
+from steps.nets.llm_head import LlmConfig
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import Batch, Batches, HeadTarget, make_loader, speed_limits
@@ -35,7 +38,11 @@ class SpeechBatches:
         self.data, self.world = config.data, world
         self.encoder = model.encoder
         self.heads = {
-            name: replace(head_target(head, tokenizers[name]), positions=model.heads[name].positions)
+            name: replace(
+                head_target(head, tokenizers[name]),
+                positions=model.heads[name].positions,
+                speech=model.heads[name].speech_positions,
+            )
             for name, head in config.heads.items()
         }
         self.cuts, self.dropped = self._usable(config.data.train, speed_limits(config.data)[1])
@@ -112,6 +119,17 @@ class SpeechBatches:
 
 def head_target(head: HeadConfig, tokenizer: Tokenizer) -> HeadTarget:
     """What `head` learns, with its tokens, as batches are made of it."""
-    kind = {"aligned": not isinstance(head, AttentionConfig), "ctc": isinstance(head, CtcConfig)}
-    prompt = {"prompt": getattr(head, "prompt", None), "prompted": isinstance(head, AttentionConfig)}
-    return HeadTarget(head.target, tokenizer, head.same_language, **kind, **prompt)
+    aligned = not isinstance(head, (AttentionConfig, LlmConfig))
+    prompt = head_prompt(head, tokenizer)
+    return HeadTarget(head.target, tokenizer, head.same_language, aligned, isinstance(head, CtcConfig), prompt)
+
+
+def head_prompt(head: HeadConfig, tokenizer: Tokenizer) -> Callable[[str | None], list[int]] | None:
+    """What `head` is given before the first token of a text, by the language of the speech; None: nothing."""
+    target = parse_target(head.target)
+    if isinstance(head, AttentionConfig):
+        return TokenPrompt(tokenizer, head.prompt, target)
+    if isinstance(head, LlmConfig):
+        template = head.prompt or REQUESTS["text" if target is None else "translation"]
+        return Request(tokenizer, template, target, head.chat, head.system, head.names)
+    return None

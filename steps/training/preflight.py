@@ -20,7 +20,9 @@ def describe(model: PartedModel, batches: Batches, config: LoopConfig, ledger: L
     """Say how large the model and the data are, which utterances are left out, and what computes each loss."""
     counts = parameter_counts(model)
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "total")
-    ledger.say(f"parameters: {counts['total'] / 1e6:.2f} M ({parts})")
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    some = f", {trained / 1e6:.2f} M of them trained" if trained < counts["total"] else ""
+    ledger.say(f"parameters: {counts['total'] / 1e6:.2f} M ({parts}){some}")
     backends = ", ".join(f"{loss} by {backend}" for loss, backend in model.backends().items())
     ledger.say(f"losses: {backends}")
     data, *more = batches.summary()

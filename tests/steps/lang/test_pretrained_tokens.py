@@ -95,7 +95,7 @@ def spoil(folder, case: str) -> None:
     [
         ("none", (), "holds no tokenizer.json: copy the model's tokenizer there."),
         ("broken", (), "tokenizer.json is no tokenizer ("),
-        ("end", (), "config.json lacks 'eos_token_id': copy or download the model again."),
+        ("end", (), "does not say which token ends a text: give config.json an eos_token_id."),
         ("", ("--tags",), "--tags adds tokens that a pretrained model lacks"),
         ("", ("--vocab-size", 300), "--vocab-size is for --type bpe: leave it out."),
         ("", ("--path", "nowhere/at/all"), "--path: nowhere/at/all is no folder: give the folder of a model"),

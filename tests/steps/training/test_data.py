@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ class Tokens:
 
 
 def make_batches(world, **data) -> SpeechBatches:
-    heads = {"ctc": SimpleNamespace(positions=None)}
+    heads = {"ctc": SimpleNamespace(positions=None, speech_positions=None)}
     model = SimpleNamespace(encoder=SimpleNamespace(output_lens=lambda lens: lens // 4), heads=heads)
     values = {
         "data": {"train": str(world.cuts), "valid": str(world.cuts), "max_duration": 4.0, **data},
@@ -53,13 +54,16 @@ def test_an_utterance_too_fast_to_be_aligned_is_dropped(world):
 
 
 def test_a_text_longer_than_a_decoder_takes_is_dropped(world):
-    head = HeadTarget("text", Tokens(), aligned=False, prompted=True, prompt="<en>", positions=24)
+    head = HeadTarget("text", Tokens(), aligned=False, prompt=lambda language: [1, 2], positions=24)
     cuts = Cuts.load(world.cuts)
     assert feasible(cuts, {"asr": head}, lambda lens: lens)[1] == []
     _, dropped = feasible(cuts, {"asr": replace(head, positions=23)}, lambda lens: lens)
     assert [row["id"] for row in dropped] == cuts.ids
     found = {"reason": "text too long", "detail": "2 + 22 tokens for head 'asr', which takes 23"}
     assert dropped[0] == {"id": cuts.ids[0], **found}
+    spoken = replace(head, speech=lambda frames: frames // 10)  # a language model's positions are also the speech's
+    row = feasible(cuts, {"asr": spoken}, lambda lens: lens)[1][0]
+    assert re.fullmatch(r"2 \+ 22 tokens and \d+ of speech for head 'asr', which takes 24", row["detail"])
 
 
 @pytest.mark.parametrize(("factors", "longer"), [([0.9, 1.1], 1 / 0.9), ([1.0, 1.2], 1.0)])
