@@ -99,11 +99,15 @@ def check_features(cuts: Cuts, recogniser: Recogniser) -> None:
             "make them with the model's features.yaml (stage 2)."
         )
     ours, theirs = recogniser.features, cuts.config
-    for key in ("type", "sampling_rate"):
-        if getattr(ours, key) != getattr(theirs, key):
+    pairs = [(key, getattr(ours, key), getattr(theirs, key)) for key in ("type", "sampling_rate")]
+    if ours.encoder is not None and theirs.encoder is not None:
+        keys = ("name", "layer", "downsample")
+        pairs += [(f"encoder.{key}", getattr(ours.encoder, key), getattr(theirs.encoder, key)) for key in keys]
+    for key, wanted, found in pairs:
+        if wanted != found:
             raise UserError(
-                f"{cuts.source} has features with {key} {getattr(theirs, key)}, {recogniser.folder} was trained on "
-                f"{getattr(ours, key)}: make them with the model's features.yaml (stage 2)."
+                f"{cuts.source} has features with {key} {found}, {recogniser.folder} was trained on {wanted}: "
+                "make them with the model's features.yaml (stage 2)."
             )
 
 

@@ -24,8 +24,6 @@ from utils.errors import UserError
 from utils.files import require
 from utils.options import Parser, load_config
 
-FRAME_SHIFT = 0.01  # seconds between feature frames
-
 
 class Recogniser:
     """A model with the searches to run on it.
@@ -51,7 +49,7 @@ class Recogniser:
         self.searches = plan_searches(names, heads, options or {}, str(folder))
         self.model, self.tokenizers, self.config = load_model(folder, checkpoint, self.device)
         self._check_finite()
-        self.seconds_per_frame = FRAME_SHIFT * self.model.encoder.subsampling_factor
+        self.seconds_per_frame = self.features.frame_shift * self.model.encoder.subsampling_factor
         self._check_ctc_heads()
         # what a search is told of an utterance before its first token
         self.prompt_of = {
@@ -84,9 +82,13 @@ class Recogniser:
         return self.config.heads[search.head].target
 
     def parameters(self, search: Search) -> int:
-        """Number of parameters that the search uses: the encoder's and its head's."""
+        """Number of parameters that the search uses: the encoder's (also a frozen one's, of features), its head's."""
         counts, head = parameter_counts(self.model), self.config.heads[search.head]
-        return counts["encoder"] + counts[f"heads.{getattr(head, 'share', None) or search.head}"]
+        return (
+            counts.get("features", 0)
+            + counts["encoder"]
+            + counts[f"heads.{getattr(head, 'share', None) or search.head}"]
+        )
 
     def encode(self, features: Tensor, lens: Tensor) -> tuple[Encoded, float]:
         """Encoder output `(N, T', D)` and its lengths for features `(N, T, F)`, and the seconds that it took."""

@@ -109,18 +109,19 @@ def _place(model: type[BaseModel], location: tuple) -> tuple[str, list[str]]:
     pydantic puts the `name` that chose a section's kind into the location, where the user wrote none.
     """
     shown: list[str] = []
+    names: list[str] = []
     models = [model]
-    for part in location[:-1]:
-        chosen = [m for m in models if "name" in m.model_fields and m.model_fields["name"].default == part]
+    for part in location:
+        chosen = [m for m in models if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
         if len(models) > 1 and chosen:
             models = chosen
             continue
         shown.append(str(part))
+        names = [name for m in models for name in m.model_fields]
         models = [
             found for m in models if part in m.model_fields for found in _models_in(m.model_fields[part].annotation)
         ]
-    names = [name for m in models for name in m.model_fields]
-    return ".".join([*shown, *map(str, location[-1:])]), names
+    return ".".join(shown), names
 
 
 def _explained(first: dict, model: type[BaseModel]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from steps.nets.head import Head, HeadConfig
 from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
 from steps.nets.transformer import TransformerConfig, TransformerDecoder
-from steps.pretrained.folder import find_model
+from steps.pretrained.folder import ModelPath, find_model
 from steps.pretrained.llm import vocabulary_rows
 from steps.pretrained.whisper import whisper_sizes, whisper_weights
 from utils.errors import UserError
@@ -34,7 +34,7 @@ class AttentionConfig(HeadConfig):
     tied: bool = False  # output weights are the embeddings'
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     # Whisper's decoder (a folder, or a hub name) instead of a new one: of `decoder`, only the dropout then counts
-    path: str | None = None
+    path: ModelPath | None = None
     lora: LoraConfig | None = None  # train adapters of the pretrained decoder, and nothing else of it
     # tokens before the first one, with {language} of the speech and {target} of the text; null: <sos/eos>
     prompt: str | None = None

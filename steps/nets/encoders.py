@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from steps.nets.encoder import Encoder, ZipformerConfig
 from steps.nets.lora import LoraConfig, add_lora
 from steps.nets.speech import Encoded, SpeechEncoder
+from steps.nets.stored import StoredEncoder
+from steps.nets.transformer import TransformerConfig
 from steps.nets.wav2vec2 import Wav2Vec2Encoder
 from steps.nets.whisper import OWN, WhisperEncoder
-from steps.pretrained.folder import find_model
+from steps.pretrained.folder import ModelPath, find_model
 from utils.errors import UserError
 from utils.options import Config
 
@@ -23,7 +25,7 @@ from utils.options import Config
 class PretrainedConfig(Config):
     """What encoders that others trained have in common; `path` is a folder in transformers' layout or a hub name."""
 
-    path: str
+    path: ModelPath
     dropout: float = Field(0.0, ge=0, lt=1)
     mix: bool = False  # a learned mean of all layers instead of the last
     downsample: int = Field(1, ge=1)  # join so many output frames into one
@@ -45,10 +47,33 @@ class Wav2Vec2Config(PretrainedConfig):
     name: Literal["wav2vec2", "hubert", "wavlm"]
 
 
+class StoredConfig(Config):
+    """Features of `type: encoder`, which a pretrained encoder made in stage 2, and transformer layers of our own."""
+
+    takes: ClassVar[tuple[str, ...]] = ("encoder",)
+    name: Literal["stored"]
+    downsample: int = Field(1, ge=1)  # join so many frames into one
+    dropout: float = Field(0.1, ge=0, lt=1)
+    layers: int = Field(0, ge=0)  # 0: the heads read the features as they are
+    dim: int = Field(256, ge=2)  # of the layers, as what follows
+    heads: int = Field(4, ge=1)
+    feedforward_dim: int = Field(1024, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> StoredConfig:
+        self.transformer()
+        return self
+
+    def transformer(self) -> TransformerConfig | None:
+        """The sizes of the layers."""
+        keys = ("layers", "dim", "heads", "feedforward_dim", "dropout")
+        return TransformerConfig(**{key: getattr(self, key) for key in keys}) if self.layers else None
+
+
 class BlindConfig(Config):
     """An encoder that hears nothing: what its heads then say is what a language model alone would."""
 
-    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper", "waveform")
+    takes: ClassVar[tuple[str, ...]] = ("fbank", "mfcc", "whisper", "waveform", "encoder")
     name: Literal["blind"]
     dim: int = Field(8, ge=1)
 
@@ -69,7 +94,14 @@ class BlindEncoder(SpeechEncoder):
         return Encoded(features.new_zeros(len(lens), 1, self.output_dim), torch.ones_like(lens))
 
 
-EncoderConfig = Annotated[ZipformerConfig | WhisperConfig | Wav2Vec2Config | BlindConfig, Field(discriminator="name")]
+EncoderConfig = Annotated[
+    ZipformerConfig | WhisperConfig | Wav2Vec2Config | StoredConfig | BlindConfig, Field(discriminator="name")
+]
+
+
+def pretrained_config(name: str, **values: Any) -> PretrainedConfig:
+    """The section of the pretrained encoder of this name."""
+    return (WhisperConfig if name == "whisper" else Wav2Vec2Config)(name=name, **values)
 
 
 # WavLM's attention reads the weights of these, not what they give: adapters would do nothing
@@ -85,6 +117,8 @@ def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None =
     if isinstance(config, PretrainedConfig):
         folder = folder or find_model(config.path, "encoder.path")
         return add_lora(_pretrained(config, folder, feature_dim), config.lora, spared=OWN, key="encoder.lora")
+    if isinstance(config, StoredConfig):
+        return StoredEncoder(feature_dim, config.transformer(), config.downsample, config.dropout)
     if isinstance(config, BlindConfig):
         return BlindEncoder(config.dim)
     if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):

@@ -30,6 +30,7 @@ class ModelConfig(Config):
     encoder: EncoderConfig
     heads: dict[str, SerializeAsAny[HeadConfig]]
     feature_dim: int = Field(80, ge=1)
+    feature_parameters: int = Field(0, ge=0)  # of the frozen encoder that made the features, if one did
     freeze: tuple[str, ...] = ()  # parts that are not trained: encoder, encoder.conv1, heads.ctc ...
 
     @field_validator("heads", mode="before")
@@ -53,7 +54,7 @@ class Model(PartedModel):
 
     def __init__(self, config: ModelConfig, vocab_sizes: dict[str, int], folder: Path | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.feature_parameters = config, config.feature_parameters
         self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
         self.heads = nn.ModuleDict()
         for key, head in config.heads.items():

@@ -14,6 +14,8 @@ M = TypeVar("M", bound="PartedModel")
 class PartedModel(nn.Module):
     """Base of models that consist of `parts`, each of which may have been trained elsewhere."""
 
+    feature_parameters = 0  # of a frozen encoder that made its features
+
     def __init__(self) -> None:
         super().__init__()
         self.step: float = 0
@@ -74,5 +76,10 @@ class PartedModel(nn.Module):
 
 
 def parameter_counts(model: PartedModel) -> dict[str, int]:
-    """Numbers of parameters: of each part, and in all."""
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in {**model.parts(), "total": model}.items()}
+    """Numbers of parameters: of each part, and in all; `features`: of a frozen encoder that made the features."""
+    parts = {**model.parts(), "total": model}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    if model.feature_parameters:
+        counts["features"] = model.feature_parameters
+        counts["total"] += model.feature_parameters
+    return counts

@@ -105,7 +105,11 @@ def load_audio(path: str | Path, rate: int = SAMPLING_RATE) -> np.ndarray:
 
 
 def make_extractor(config: FeatureConfig):
-    """Lhotse's extractor (as icefall's recipes use it: Kaldi's frames, no dither, `snip_edges` off), or Whisper's."""
+    """Lhotse's extractor (as icefall's recipes use it: Kaldi's frames, no dither, `snip_edges` off), or another one."""
+    if config.encoder is not None:
+        from steps.prepare.encoder_features import encoder_extractor  # it is made of the others
+
+        return encoder_extractor(config.encoder.model_dump_json())
     return _extractor(config.type, config.sampling_rate, config.num_mel_bins, config.num_ceps)
 
 

@@ -16,7 +16,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.features import Features
 from lhotse.features.io import LilcomChunkyWriter
 
-from steps.prepare.audio import change_speed, compute_features, make_extractor
+from steps.prepare.audio import AudioError, change_speed, compute_features, make_extractor
 from steps.prepare.augment import WaveformAugment
 from steps.prepare.config import FeatureConfig
 from steps.prepare.validate import (
@@ -134,7 +134,7 @@ def _process_recording(recording: dict, supervisions: list[dict], chunk: Chunk, 
             if isinstance(samples, Rejected):
                 raise samples
             rows += [{"cut": cut.to_dict()} for cut in _make_cuts(source, supervision, samples, chunk, writer)]
-        except Rejected as problem:
+        except (Rejected, AudioError) as problem:
             rows.append({"bad": {"id": supervision.id, "reason": problem.reason, "detail": problem.detail}})
     return rows
 
@@ -195,7 +195,7 @@ def _store(cut: MonoCut, samples: np.ndarray, chunk: Chunk, writer) -> MonoCut:
         type=make_extractor(config).name,
         num_frames=values.shape[0],
         num_features=values.shape[1],
-        frame_shift=0.01,
+        frame_shift=config.frame_shift,
         sampling_rate=config.sampling_rate,
         start=cut.start,
         duration=cut.duration,

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from steps.pretrained.folder import ModelPath
+from utils.errors import UserError
 from utils.options import Config
 
 Range = tuple[float, float]
@@ -55,11 +57,25 @@ class AugmentConfig(Config):
     volume: VolumeConfig | None = None
 
 
+class EncoderFeatureConfig(Config):
+    """A pretrained encoder whose output, or a layer's, are the features. Stage 2 adds what `path` says."""
+
+    name: Literal["whisper", "wav2vec2", "hubert", "wavlm"]
+    path: ModelPath  # a folder in transformers' layout, or a hub name
+    layer: Annotated[int, Field(ge=1)] | None = None  # null: its output
+    downsample: Annotated[int, Field(ge=1)] = 1  # frames of 20 ms that are averaged
+    dim: int | None = None  # values a frame: follows from path
+    frame_shift: float | None = None  # seconds: follows from path
+    parameters: int = 0  # follows from path
+
+
 class FeatureConfig(Config):
     """Stage 2: features, validation and storage. Saved as `features.yaml` beside the splits and into model folders."""
 
-    # whisper: what Whisper's encoder wants; waveform: frames of 160 samples, for wav2vec2, hubert and wavlm
-    type: Literal["fbank", "mfcc", "whisper", "waveform"] = "fbank"
+    # whisper: what Whisper's encoder wants; waveform: frames of 160 samples, for wav2vec2, hubert and wavlm;
+    # encoder: what the pretrained encoder of the section `encoder` makes of them
+    type: Literal["fbank", "mfcc", "whisper", "waveform", "encoder"] = "fbank"
+    encoder: EncoderFeatureConfig | None = None
     sampling_rate: Annotated[int, Field(ge=4000)] = 16000
     num_mel_bins: Annotated[int, Field(ge=4, le=512)] = 80
     num_ceps: Annotated[int, Field(ge=2, le=512)] = 40  # mfcc only; at most num_mel_bins
@@ -80,8 +96,14 @@ class FeatureConfig(Config):
     def consistent(self) -> FeatureConfig:
         if self.type == "mfcc" and self.num_ceps > self.num_mel_bins:
             raise ValueError(f"num_ceps ({self.num_ceps}) must not exceed num_mel_bins ({self.num_mel_bins})")
-        if self.type in ("whisper", "waveform") and self.sampling_rate != 16000:
+        if self.type in ("whisper", "waveform", "encoder") and self.sampling_rate != 16000:
             raise ValueError(f"type {self.type} is made of 16000 samples a second, not {self.sampling_rate}")
+        if (self.type == "encoder") != (self.encoder is not None):
+            raise ValueError("type: encoder and the section 'encoder' belong together: set both or neither")
+        if self.type == "encoder" and self.storage == "on_the_fly":
+            raise ValueError(
+                "type: encoder computes features once, for storage: disk (on the fly, it is the trainer's encoder)"
+            )
         if (self.copies > 0) != (self.augment is not None):
             raise ValueError("'copies' and 'augment' belong together: set both or neither")
         if self.storage == "on_the_fly" and self.copies:
@@ -95,4 +117,13 @@ class FeatureConfig(Config):
     @property
     def feature_dim(self) -> int:
         """Values a frame."""
+        if self.encoder is not None:
+            if self.encoder.dim is None:
+                raise UserError("features.yaml lacks encoder.dim, which stage 2 adds: run it again.")
+            return self.encoder.dim
         return {"mfcc": self.num_ceps, "waveform": 160}.get(self.type, self.num_mel_bins)
+
+    @property
+    def frame_shift(self) -> float:
+        """Seconds a frame."""
+        return self.encoder.frame_shift if self.encoder is not None and self.encoder.frame_shift else 0.01

@@ -99,5 +99,5 @@ class Cuts(Sequence):
 
     @property
     def num_frames(self) -> np.ndarray:
-        """(cuts,) frames of 10 ms, of stored features or as they will be computed."""
+        """(cuts,) frames of stored features, or of 10 ms as they will be computed."""
         return np.where(self.frames >= 0, self.frames, np.floor(self.durations * 100 + 0.5).astype(np.int64))

@@ -230,6 +230,11 @@ class Batches(EpochBatches):
         super().__init__(plan.batches(epoch), epoch, plan.rank, plan.world_size)
         self.cuts, self.heads, self.config, self.train = cuts, heads, config, train
         self.from_audio = config.on_the_fly or not cuts.stored
+        if self.from_audio and cuts.config.encoder is not None:
+            raise UserError(
+                "data.on_the_fly: these features come from a pretrained encoder, once, in stage 2: leave it out (and "
+                "make copies there), or give the trainer that encoder itself, and freeze it."
+            )
         if train and config.augment and not self.from_audio:
             raise UserError("data.augment changes the audio: set data.on_the_fly: true, or leave it out.")
         self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from steps.prepare.chunks import Chunk, is_done, plan_chunks
 from steps.prepare.config import FeatureConfig
+from steps.prepare.encoder_features import complete
 from steps.prepare.jobs import process_all
 from utils.errors import UserError, run
 from utils.files import read_json, read_jsonl, require, write_json, write_jsonl
@@ -181,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--jobs and --chunk-size must be at least 1.")
     splits = [word for word in options.splits if "=" not in word]  # argparse gives --splits all words up to an option
     overrides = [word for word in options.splits if "=" in word] + options.overrides
-    config = load_feature_config(options.config, overrides)
+    config = complete(load_feature_config(options.config, overrides))
     for split in splits:
         prepare_split(options.manifests, options.out, split, config, options.jobs, options.chunk_size)
     save_config(options.out / "features.yaml", config)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 from utils.checkpoint import load_checkpoint
@@ -17,6 +20,15 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # all of a model but its weig
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # fetched in this order until there are weights: old models have no safetensors
 KINDS = ("model*.safetensors", "pytorch_model*.bin")
+
+
+def _absolute(path: str) -> str:
+    """A folder's whole path, so that a model folder that names it can be used from anywhere; else a name, unchanged."""
+    folder = Path(path).expanduser()
+    return os.path.abspath(folder) if folder.is_dir() else path
+
+
+ModelPath = Annotated[str, AfterValidator(_absolute)]  # in configs: a model's folder, or its name on the hub
 
 
 def find_model(path: str, key: str = "path") -> Path:

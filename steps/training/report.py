@@ -22,7 +22,7 @@ def about_model(model: nn.Module, config: LoopConfig, device: torch.device, comm
         "command": command,
         "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()) + getattr(model, "feature_parameters", 0),
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad) if config.epochs else 0,
         "peak_memory_mb": peak_memory_mb(device),
         "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},

@@ -34,6 +34,8 @@ class SpeechTask:
             raise UserError("data.spec_augment masks spectra, these are waveforms: set it to null (dropout is there).")
         self.folder.begin(restart)
         found = {"feature_dim": features.feature_dim}
+        if features.encoder is not None:
+            found["feature_parameters"] = features.encoder.parameters
         self.folder.check_config(config.model_copy(update=found))
         copy_pretrained(config, self.folder.path)
         self.folder.copy_features(features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from utils.errors import UserError
 from utils.options import Config, check_config, load_config, override
@@ -18,8 +18,14 @@ class Adam(Config):
 
 
 class Sgd(Config):
-    name: Literal["sgd"] = "sgd"
-    momentum: float = 0.9
+    name: Literal["sgd", "nesterov"]
+    momentum: float = Field(0.9, lt=2)
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.momentum < 0:
+            raise ValueError("momentum goes forward")
+        return self
 
 
 class Inner(Config):
@@ -45,8 +51,13 @@ class Whole(Config):
         ),
         ({"path": "x", "optimizer": {"name": "sgd", "momentum": "a"}}, r"'optimizer\.momentum' = 'a': Input should be"),
         (
+            {"path": "x", "optimizer": {"name": "nesterov", "momentm": 1}},
+            r"key 'optimizer\.momentm' \(did you mean 'mo",
+        ),
+        ({"path": "x", "optimizer": {"name": "nesterov", "momentum": -1}}, r"conf: optimizer: momentum goes forward\."),
+        (
             {"path": "x", "optimizer": {"name": "adm"}},
-            r"optimizer\.name = 'adm': it is one of adam, sgd \(did you mean 'ad",
+            r"optimizer\.name = 'adm': it is one of adam, sgd, nesterov \(did you mean 'ad",
         ),
         ({"path": "x", "optimizer": {"lr": 1}}, r"the section 'optimizer' needs a 'name'"),
         ({"path": "x", "inner": 5}, r"'inner' = 5: Input should be a valid dictionary"),
@@ -63,7 +74,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("path: x\n")
     assignments = ["optimizer={name: sgd}", "inner.width=7", "optimizer.momentum=1e-1"]
     config = load_config(tmp_path / "a.yaml", Whole, assignments)
-    assert config.inner.width == 7 and config.optimizer == Sgd(momentum=0.1)
+    assert config.inner.width == 7 and config.optimizer == Sgd(name="sgd", momentum=0.1)
     with pytest.raises(UserError, match="not of the form key=value"):
         override({}, ["lr"])
     with pytest.raises(UserError, match="'path' holds a value, not a section"):

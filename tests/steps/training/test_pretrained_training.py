@@ -13,7 +13,9 @@ import yaml
 from steps.decode import main as decode
 from steps.lang.prepare import main as prepare_lang
 from steps.model_folder import load_model
+from steps.prepare.encoder_features import encoder_extractor
 from steps.prepare.features import main as prepare_features
+from steps.recogniser import Recogniser
 from steps.train import train
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
@@ -258,3 +260,43 @@ def test_a_model_of_waveforms(world, whisper_task, tmp_path, capsys, storage):
     assert transcribe(["--model", str(tmp_path / "model"), "--search", "ctc:greedy", str(audio)]) == 0
     (row,) = [row for row in read_jsonl(tmp_path / "out" / "test.ctc.greedy" / "hyp.jsonl") if row["id"] == "en-0"]
     assert capsys.readouterr().out.endswith(f"{audio}\ttext\t{row['hyp']}\n")
+
+
+def test_a_model_of_stored_features(world, whisper_task, tiny_whisper, settings, tmp_path, capsys):
+    """Whisper's encoder in stage 2, its decoder and a CTC head on layers of our own: trained, decoded, transcribed."""
+    folder = whisper_task / "whisper"
+    encoder = f"encoder={{name: whisper, path: {folder}}}"
+    options = ["--manifests", str(world.root / "manifests"), "--out", str(tmp_path / "data"), "--splits", "test"]
+    assert prepare_features([*options, "type=encoder", encoder]) == 0
+    cuts = str(tmp_path / "data" / "test" / "cuts.jsonl.gz")
+    settings["data"] |= {"train": cuts, "valid": cuts, "cache": True}
+    frozen = sum(p.numel() for name, p in tiny_whisper[1].model.encoder.named_parameters())
+    decoder = {**settings, "encoder": {"name": "stored"}, "epochs": 1}
+    decoder["heads"] = {key: settings["heads"][key] for key in ("asr", "st", "ctc")}
+    assert fit(decoder, tmp_path / "decoder") == 0
+    about = read_json(tmp_path / "decoder" / "train.json")  # counts the encoder, too (whose keys get biases here)
+    assert about["parameters"] == about["parameters_trained"] + frozen + 2 * 16
+    layers = {"layers": 2, "dim": 16, "heads": 2, "feedforward_dim": 24, "downsample": 2}
+    ours = {**settings, "encoder": {"name": "stored", **layers}, "epochs": 1}
+    ours["heads"] = {"low": settings["heads"]["low"], "ctc": settings["heads"]["ctc"]}
+    assert fit(ours, tmp_path / "ours") == 0
+    for name, search, shift in (("decoder", "asr:greedy", 0.02), ("ours", "ctc:greedy", 0.04)):
+        model = ["--model", str(tmp_path / name), "--device", "cpu"]
+        assert Recogniser(tmp_path / name, [search]).seconds_per_frame == pytest.approx(shift)
+        assert decode([*model, "--cuts", cuts, "--out", str(tmp_path / name), "--search", search]) == 0
+        rows = read_jsonl(tmp_path / name / f"test.{search.replace(':', '.')}" / "hyp.jsonl")
+        assert all(0 <= start <= row["duration"] for row in rows for _, start, _ in row["tokens"])
+        audio = [str(world.audio / f"{stem}.wav") for stem in ("en-0", "fr-1")]
+        assert transcribe([*model, "--search", search, "--language", "en", "--format", "json", *audio]) == 0
+        assert capsys.readouterr().out.count('"duration"') == 2
+    with pytest.raises(UserError, match=r"encoder 'stored' wants features of type encoder, .* has whisper: make them"):
+        fit({**ours, "data": {**ours["data"], "train": str(whisper_task / "data/test/cuts.jsonl.gz")}}, tmp_path / "x")
+    other = [*options[:3], str(tmp_path / "other"), *options[4:], "type=encoder", encoder, "encoder.downsample=2"]
+    assert prepare_features(other) == 0
+    with pytest.raises(UserError, match=r"has features with encoder.downsample 2, .* was trained on 1: make them with"):
+        decode(["--model", str(tmp_path / "ours"), "--cuts", str(tmp_path / "other/test/cuts.jsonl.gz"), "--out", "x"])
+    with gone(folder):
+        encoder_extractor.cache_clear()  # as another process
+        capsys.readouterr()
+        assert transcribe(["--model", str(tmp_path / "ours"), "--search", "ctc:greedy", audio[0]]) == 1
+        assert "encoder.path" in (error := capsys.readouterr().err) and error.count("\n") == 1
