@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from steps.nets.encoder import Encoder, ZipformerConfig
-from steps.nets.lora import LoraConfig, add_lora
+from steps.nets.lora import LoraConfig, TransformersLoraConfig, add_lora
 from steps.nets.speech import Encoded, SpeechEncoder
 from steps.nets.stored import StoredEncoder
 from steps.nets.transformer import TransformerConfig
@@ -45,6 +45,7 @@ class Wav2Vec2Config(PretrainedConfig):
 
     takes: ClassVar[tuple[str, ...]] = ("waveform",)
     name: Literal["wav2vec2", "hubert", "wavlm"]
+    lora: TransformersLoraConfig | None = None
 
 
 class StoredConfig(Config):

@@ -19,29 +19,23 @@ from torch import Tensor
 from steps.lang.prompts import FILL, SLOT, check_request
 from steps.nets.attention_head import IGNORED, following, smoothed_cross_entropy
 from steps.nets.head import Head, HeadConfig
-from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
+from steps.nets.lora import TransformersLoraConfig, add_lora, load_weights, pretrained_part
 from steps.nets.projector import MlpConfig, ProjectorConfig, build_projector
 from steps.nets.transformer import MASKED
-from steps.pretrained.folder import find_model
+from steps.pretrained.folder import ModelPath, find_model
 from steps.pretrained.llm import build_llm, llm_weights
 from utils.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-class LlmLoraConfig(LoraConfig):
-    """As `LoraConfig`, on the layers that most language models have."""
-
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-
-
 class LlmConfig(HeadConfig):
     """`name: llm`; `path` is a folder in transformers' layout, or a name on the hub."""
 
     name: Literal["llm"] = "llm"
-    path: str
+    path: ModelPath
     projector: ProjectorConfig = MlpConfig(name="mlp")
-    lora: LlmLoraConfig | None = None  # train adapters of the language model, and nothing else of it
+    lora: TransformersLoraConfig | None = None  # train adapters of the language model, and nothing else of it
     train_llm: bool = False  # train all of it
     dtype: Literal["float32", "bf16"] = "float32"  # of its weights; half the memory where they are not trained
     gradient_checkpointing: bool = False  # a third more time for much less memory

@@ -23,6 +23,12 @@ class LoraConfig(Config):
     targets: tuple[str, ...] = ("linear_q", "linear_v")
 
 
+class TransformersLoraConfig(LoraConfig):
+    """The same on layers that are called as most in transformers are."""
+
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
 def add_lora(module: M, config: LoraConfig | None, spared: tuple[str, ...] = (), key: str = "lora") -> M:
     """`module` with adapters (None: as it is); they and its parts called in `spared` are then all that is trained.
 

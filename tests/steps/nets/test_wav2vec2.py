@@ -147,7 +147,12 @@ def test_parts_are_frozen_or_adapted(models, world, kind):
             {"lora": {"targets": ["q_proj"]}},
             r"encoder.lora.targets: adapters of q_proj would do nothing in Wav",
         ),
-        ("wavlm", {"lora": {}}, r"encoder.lora.targets: no layer is called linear_q or linear_v: there are .*k_proj"),
+        (
+            "wavlm",
+            {"lora": {}},
+            r"encoder.lora.targets: adapters of q_proj, v_proj would do nothing in WavLM: give \[i",
+        ),
+        ("wavlm", {"lora": {"targets": ["fc1"]}}, r"encoder.lora.targets: no layer is called fc1: there are .*k_proj"),
     ],
 )
 def test_options_that_do_not_fit(models, name, options, message):
