@@ -1,4 +1,4 @@
-"""The Mboshi recipe from a miniature of the corpus to RESULTS.md, with a tiny Whisper."""
+"""The Mboshi recipe from a miniature of the corpus to RESULTS.md, with a tiny Whisper and a tiny LLM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.corpora import mboshi
 from tests.egs.house import copy_recipe, replace, run_recipe
+from tests.steps.tiny_llm import make_llm
 from tests.steps.tiny_models import ZIPFORMER, make_whisper
 
 
@@ -16,6 +17,8 @@ def shrink(values: dict) -> None:
     """A model that trains in seconds."""
     if values["encoder"]["name"] == "zipformer":
         values["encoder"] = {**ZIPFORMER, "output_downsampling_factor": 1}  # a letter takes 60 ms
+    if values["encoder"]["name"] == "stored":
+        values["encoder"] |= {"layers": 1, "dim": 16, "heads": 2, "feedforward_dim": 16}
     for head in values["heads"].values():
         if "decoder" in head and "path" not in head:
             head["decoder"] = {"dim": 16, "layers": 1, "heads": 2, "feedforward_dim": 16}
@@ -33,7 +36,8 @@ def folder(tmp_path: Path) -> Path:
 def test_from_the_corpus_to_the_table(folder, tmp_path):
     corpus = mboshi.make(tmp_path / "corpus")
     make_whisper(tmp_path / "whisper", [french for _, french in mboshi.sentences()], num_mel_bins=80)
-    options = ("--corpus", str(corpus), "--whisper", str(tmp_path / "whisper"), "--beam", "2")
+    llm = make_llm(tmp_path / "llm", max_position_embeddings=512)
+    options = ("--corpus", str(corpus), "--whisper", str(tmp_path / "whisper"), "--llm", str(llm), "--beam", "2")
     done = run_recipe(folder, *options)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = {path.parent.name for path in folder.glob("exp/*/decode/*/score.json")}
@@ -46,7 +50,8 @@ def test_from_the_corpus_to_the_table(folder, tmp_path):
     score = json.loads((folder / "exp/whisper-aed/decode/dev.attention.beam/score.json").read_text())
     assert "bleu" in score["all"] and score["casings"] and "reference_in_train" in score["subsets"]
     report = (folder / "RESULTS.md").read_text()
-    assert all(name in report for name in ("blind", "fbank-transducer", "fbank-aed", "whisper-aed", "recogniser"))
+    systems = ("blind", "fbank-transducer", "fbank-aed", "frozen-transducer", "frozen-aed", "whisper-aed", "llm")
+    assert all(name in report for name in (*systems, "recogniser"))
     again = run_recipe(folder, *options)
     assert again.returncode == 0 and "finished in" in again.stdout and "train-blind: done before" in again.stdout
 

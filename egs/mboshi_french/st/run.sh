@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Mboshi to French, end to end: transducer and attention from filter banks, and a fine-tuned Whisper that began as a
-# recogniser. "blind" translates without listening: what a language model alone would score.
+# Mboshi to French, end to end: transducer and attention from filter banks and on a frozen Whisper, a fine-tuned Whisper
+# that began as a recogniser, and a large language model that listens through that recogniser's encoder. "blind"
+# translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""           # the authors' folder, cloned (otherwise stage 0 fetches it)
-systems="blind fbank-transducer fbank-aed whisper-aed"  # rows of the table
-whisper=openai/whisper-base  # pretrained speech encoder and decoder: a hub name or a folder
+systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed llm"  # rows of the table
+whisper=openai/whisper-base              # pretrained speech encoder (and decoder): a hub name or a folder
+llm=HuggingFaceTB/SmolLM2-135M-Instruct  # large language model: a hub name or a folder
 conf=conf/laptop    # a YAML for each model
 splits="valid dev"  # what is decoded and scored; anything that is chosen is chosen on valid
 exp=exp             # folder of models, logs and results: another one for another conf
@@ -21,19 +23,21 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
 chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
-features() { case $1 in blind | fbank-*) echo fbank ;; *) echo whisper ;; esac }
+features() { case $1 in blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; *) echo whisper ;; esac }
 cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
 
-first=""  # whisper-aed begins with a recogniser
-! chosen whisper-aed || first=recogniser
+first=""  # two systems begin with a recogniser
+case $systems in *whisper-aed* | *llm*) first=recogniser ;; esac
 kinds=$(for model in $first $systems; do features "$model"; done | sort -u)
 texts=data/$(echo "$kinds" | tail -n 1)/train/cuts.jsonl.gz
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] || run corpus --out downloads/mboshi-french-parallel-corpus -- \
     python -m local.mboshi download --out downloads
-  ! chosen whisper-aed ||
-    run whisper --out downloads/whisper -- python -m steps.pretrained.fetch "$whisper" --out downloads/whisper
+  case $kinds in *whisper* | *frozen*)
+    run whisper --out downloads/whisper -- python -m steps.pretrained.fetch "$whisper" --out downloads/whisper ;;
+  esac
+  ! chosen llm || run llm --out downloads/llm -- python -m steps.pretrained.fetch "$llm" --out downloads/llm
 fi
 
 stage 1 "Manifests" &&
@@ -52,6 +56,7 @@ if stage 3 "Token sets"; then
   lang lang_mdw --target text --type char
   lang lang_fr --target translation.fr --type bpe --vocab-size 1000
   ! chosen whisper-aed || lang lang_whisper --target translation.fr --type pretrained --path downloads/whisper
+  ! chosen llm || lang lang_llm --target translation.fr --type pretrained --path downloads/llm
 fi
 
 train_model() { # name, further inputs, overrides
@@ -65,6 +70,7 @@ stage 5 "Training" "$parallel" && for model in $systems; do
   case $model in
     whisper-aed) train_model $model "$exp/recogniser/averaged.pt" \
       "init.encoder=$exp/recogniser/averaged.pt" "init.heads.ctc=$exp/recogniser/averaged.pt" ;;
+    llm) train_model $model "$exp/recogniser/averaged.pt" "init.encoder=$exp/recogniser/averaged.pt" ;;
     *) train_model $model "" ;;
   esac
 done
@@ -73,6 +79,7 @@ stage 6 "Decoding" "$parallel" && for model in $first $systems; do
   case $model in
     recogniser) search="ctc:prefix_beam" ;;
     *-transducer) search="ctc:prefix_beam transducer:modified_beam" ;;
+    llm) search="llm:greedy llm:beam --no-repeat-ngram 3" ;;
     blind) search="attention:beam --no-repeat-ngram 3" ;;
     *) search="ctc:prefix_beam attention:greedy attention:beam --no-repeat-ngram 3" ;;
   esac
