@@ -146,5 +146,5 @@ def describe_tokens(
 
 
 def symbol(token: str) -> str:
-    """A token as `tokens.txt` writes it: without white space, which separates its fields."""
-    return "".join(f"<U+{ord(c):04X}>" if c.isspace() else c for c in token)
+    """A token as `tokens.txt` writes it: without white space, which separates its fields, and never empty."""
+    return "".join(f"<U+{ord(c):04X}>" if c.isspace() else c for c in token) or "<empty>"

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from steps.lang.pretrained import PretrainedTokenizer, load_backend
+from steps.lang.pretrained import PretrainedTokenizer, load_backend, symbol
 from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer
 from tests.steps.tiny_models import SPECIAL, TIMES
@@ -65,6 +65,11 @@ def test_a_piece_that_was_left_out_is_spelled(lang):
     english = next(t for t in everything.tokens[3:] if len(t) > 3 and t not in kept.tokens and t[0] != "<")
     text = english.replace("Ġ", "")
     assert len(kept.encode(text)) > len(everything.encode(text)) and kept.decode(kept.encode(text)) == text
+
+
+@pytest.mark.parametrize(("token", "written"), [("", "<empty>"), ("a\u00a0\n", "a<U+00A0><U+000A>"), ("Ġa", "Ġa")])
+def test_any_token_fits_into_a_table(token, written):
+    assert symbol(token) == written
 
 
 def test_prompts(lang):
