@@ -24,7 +24,8 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
 folder() { case $1 in whisper*) echo data/whisper ;; *) echo data ;; esac }
-cuts() { printf "$(folder "$1")/%s/cuts.jsonl.gz " $splits; }
+cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
+cuts_of() { printf "$(folder "$1")/%s/cuts.jsonl.gz " $splits; }
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] ||
@@ -45,7 +46,7 @@ stage 1 "Manifests" &&
     python -m local.asterisk manifests --corpus "${corpus:-downloads}" --out data/manifests --languages $languages
 
 if stage 2 "Features"; then
-  run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $(cuts joint)" -- \
+  run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $cuts" -- \
     python -m steps.prepare.features --manifests data/manifests --out data --config "$conf/features.yaml" --jobs "$jobs"
   case $systems in *whisper*)
     run features-whisper --in "data/manifests $conf/whisper-features.yaml" --out data/whisper -- \
@@ -55,13 +56,16 @@ if stage 2 "Features"; then
 fi
 
 if stage 3 "Token sets"; then
-  texts=data/train/cuts.jsonl.gz
-  lang() { run "$1" --in "$texts" --out "data/$2/tokens.txt" -- \
-    python -m steps.lang.prepare --cuts "$texts" --out "data/$2" "${@:3}"; }
-  lang lang-text lang_char --target text --type char
-  lang lang-translation lang_bpe_en --target translation.en --same-language --type bpe --vocab-size 250
-  case $systems in *whisper*) lang lang-whisper lang_whisper --target text translation.en --type pretrained \
-    --path downloads/whisper --all-tokens ;; esac
+  run lang-text --in data/train/cuts.jsonl.gz --out data/lang_char/tokens.txt -- \
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
+  run lang-translation --in data/train/cuts.jsonl.gz --out data/lang_bpe_en/tokens.txt -- \
+    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target translation.en --same-language \
+    --type bpe --vocab-size 250 --out data/lang_bpe_en
+  case $systems in *whisper*)
+    run lang-whisper --in data/train/cuts.jsonl.gz --out data/lang_whisper/tokens.txt -- \
+      python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text translation.en --type pretrained \
+      --path downloads/whisper --all-tokens --out data/lang_whisper ;;
+  esac
 fi
 
 stage 5 "Training" "$parallel" && for model in $systems; do
@@ -75,8 +79,8 @@ stage 6 "Decoding" "$parallel" && for model in $systems; do
     translation) search="transducer:greedy transducer:modified_beam" ;;
     *) search="transcript:beam translation:beam" ;;
   esac
-  run "decode-$model" --in "$exp/$model/averaged.pt $(cuts "$model")" --out "$exp/$model/decode" -- \
-    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" \
+  run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \
+    python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" \
     --out "$exp/$model/decode"
 done
 
