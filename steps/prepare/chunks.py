@@ -58,18 +58,28 @@ class Chunk:
 
 
 def _fingerprint(chunk: Chunk) -> str:
-    """A digest of everything the chunk's result depends on: manifests, options, and the audio files' size and time."""
+    """A digest of everything the chunk's result depends on: manifests, options, and size and time of audio files and of
+    the weights that a frozen encoder has."""
     digest = hashlib.sha256(json.dumps([FORMAT, chunk.train, str(chunk.archive)]).encode())
     digest.update(chunk.config.model_dump_json().encode())
+    if chunk.config.encoder is not None:
+        files = sorted(Path(chunk.config.encoder.path).glob("*"))
+        for file in (file for file in files if file.suffix in (".safetensors", ".bin")):
+            digest.update(_state(file))
     for recording, supervisions in chunk.work:
         digest.update(json.dumps([recording, supervisions], sort_keys=True).encode())
         for source in recording.get("sources", []):
-            try:
-                stat = os.stat(str(source.get("source")))
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-            except (OSError, ValueError):
-                digest.update(b"missing")
+            digest.update(_state(str(source.get("source"))))
     return digest.hexdigest()
+
+
+def _state(file: str | Path) -> bytes:
+    """What changes when a file does."""
+    try:
+        stat = os.stat(file)
+        return f"{stat.st_size} {stat.st_mtime_ns}".encode()
+    except (OSError, ValueError):
+        return b"missing"
 
 
 def plan_chunks(

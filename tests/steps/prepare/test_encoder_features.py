@@ -79,6 +79,10 @@ def test_the_same_again_is_not_done_again(world, models, tmp_path, capsys):
     assert (data / "test" / "cuts.jsonl.gz").stat().st_mtime_ns == first and "done before" in capsys.readouterr().out
     prepare(world, tmp_path, section(models, "whisper", downsample=2), "--jobs", "2")
     assert Cuts.load(data / "test" / "cuts.jsonl.gz").config.frame_shift == pytest.approx(0.04)
+    capsys.readouterr()
+    (models["whisper"] / "model.safetensors").touch()  # another encoder, for all that is known
+    prepare(world, tmp_path, section(models, "whisper", downsample=2))
+    assert "done before" not in capsys.readouterr().out
 
 
 def test_too_long_for_the_encoder_is_for_the_quarantine(world, models, tmp_path):

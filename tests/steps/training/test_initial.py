@@ -132,6 +132,28 @@ def test_a_step_is_as_large_as_the_factor_says():
         )
 
 
+@pytest.mark.parametrize("freeze", [["encoder"], ["encoder.layers.0", "encoder.conv1"]])
+def test_what_is_frozen_does_not_move_by_a_bit(tiny_whisper, freeze):
+    encoder = {"name": "whisper", "path": str(tiny_whisper[0]), "dropout": 0.5}
+    model = make(0, encoder, {"ctc": {"lang": "x"}}, feature_dim=8, freeze=freeze)
+    model.load_pretrained({})
+    before = {name: value.clone() for name, value in model.full_state().items()}
+    config = AdamWConfig(weight_decay=0.1)
+    updater = Updater(groups(model, {}, 1.0, {}), config, None, "float32", torch.device("cpu"))
+    features, lens = torch.randn(2, 40, 8), torch.tensor([40, 31])
+    for _ in range(3):
+        model.train()
+        out = model.encode(features, lens).out
+        model.heads["ctc"].log_probs(out).square().sum().backward()
+        updater.step(1e-2)
+    still = {name for name, value in model.full_state().items() if torch.equal(value, before[name])}
+    parts = tuple(f"{part}." for part in freeze)
+    assert still == {name for name in before if name.startswith((*parts, "encoder.pos."))}
+    assert all(not module.training for name, module in model.named_modules() if name in freeze)
+    if freeze == ["encoder"]:  # without its dropout either
+        assert torch.equal(model.encode(features, lens).out, out) and not out.requires_grad
+
+
 @pytest.mark.parametrize(
     ("scales", "decay", "freeze", "message"),
     [
