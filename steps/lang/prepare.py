@@ -3,11 +3,12 @@
     python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
     python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text translation.en --type bpe \\
         --vocab-size 500 --tags --out data/lang_bpe_500
-
+    python -m steps.lang.prepare --text train.en.gz train.fr.gz --type bpe --vocab-size 8000 --out data/lang_en_fr
     python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target translation.fr --type pretrained \\
         --path openai/whisper-base --out data/lang_whisper_fr
 
 One call makes one token set, joint over all languages that the target has; `--languages fr` makes it for French alone.
+Plain text (`--text`) has a sentence a line, in the language that the file's name ends in.
 Of a pretrained model's tokens those are kept that the text needs, its special ones, and those of what a language model
 is asked (the usual request, and the texts of `--keep`); any other piece is spelled in bytes.
 """
@@ -18,14 +19,13 @@ import argparse
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece as spm
-from lhotse import SupervisionSegment
-from lhotse.serialization import deserialize_item
 
 from steps.lang.chat import TEMPLATE, TOKENS, Chat, end_token
+from steps.lang.corpus import language_of, supervisions
 from steps.lang.pretrained import describe_tokens, load_backend
 from steps.lang.prompts import REQUESTS, SPEECH, filled, language_names
 from steps.lang.tables import BOUNDARY, SPECIAL, word_table, write_lexicon, write_table
@@ -34,21 +34,10 @@ from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer, load_bpe, pieces_of, tag
 from steps.pretrained.folder import find_model, read_config
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_jsonl, write_json
+from utils.files import atomic_path, read_lines, write_json
 from utils.options import Parser
 
 DEFAULT_VOCAB_SIZE = 500
-
-
-def supervisions(path: str | Path) -> Iterator[SupervisionSegment]:
-    """Every supervision of a cut or supervision manifest; `UserError` where a line is something else."""
-    for number, row in enumerate(read_jsonl(path), 1):
-        try:
-            item = deserialize_item(row)
-            found = [item] if isinstance(item, SupervisionSegment) else list(item.supervisions)
-        except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"{path}, entry {number}: not a cut or a supervision ({error!r}).") from None
-        yield from found
 
 
 def collect(
@@ -74,6 +63,17 @@ def collect(
         if language not in texts:
             raise UserError(f"{where}: no text in the language '{language}': there are {' '.join(sorted(texts))}.")
     return {language: texts[language] for language in sorted(languages or texts)}
+
+
+def collect_lines(paths: Sequence[str | Path]) -> dict[str, list[str]]:
+    """Normalised lines of plain text files by the language that their names end in; `UserError` where one is blank."""
+    texts: dict[str, list[str]] = {}
+    for path in paths:
+        lines = [line for line in map(normalize, read_lines(path, "save it as UTF-8, or check the path")) if line]
+        if not lines:
+            raise UserError(f"{path} holds no text: check the path.")
+        texts.setdefault(language_of(path) or "und", []).extend(lines)
+    return texts
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int, model_type: str, tags: Sequence[str]) -> bytes:
@@ -193,9 +193,10 @@ def describe(tokenizer: Tokenizer, texts: dict[str, list[str]], name: str) -> st
 
 def _options() -> Parser:
     parser = Parser(prog="steps.lang.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("--cuts", nargs="+", required=True, metavar="FILE", help="cut or supervision manifests")
+    parser.add_argument("--cuts", nargs="+", default=[], metavar="FILE", help="cut or supervision manifests")
+    parser.add_argument("--text", nargs="+", default=[], metavar="FILE", help="plain text, such as train.en.gz")
     parser.add_argument("--target", nargs="+", default=["text"], help="text, translation.<language>, or several")
-    parser.add_argument("--languages", nargs="+", metavar="LANG", help="only text in these languages (of the target)")
+    parser.add_argument("--languages", nargs="+", metavar="LANG", help="of cuts only text in these (the target's)")
     parser.add_argument("--same-language", action="store_true", help="a transcript is its own language's translation")
     parser.add_argument(
         "--type",
@@ -218,6 +219,8 @@ def _options() -> Parser:
 
 def check_options(options: argparse.Namespace) -> None:
     """`UserError` for an option that the type of token set does not have, or lacks."""
+    if not (options.cuts or options.text):
+        raise UserError("Give the text: manifests with --cuts, plain text with --text.")
     kinds = {"vocab_size": "bpe", "model_type": "bpe"} | dict.fromkeys(("path", "all_tokens", "keep"), "pretrained")
     for name, kind in kinds.items():
         if options.type != kind and getattr(options, name):
@@ -233,9 +236,13 @@ def check_options(options: argparse.Namespace) -> None:
 def main() -> None:
     options = _options().parse_args()
     check_options(options)
-    texts = collect(options.cuts, options.target, options.languages, options.same_language)
+    sources = [*options.cuts, *options.text]
+    texts = collect(options.cuts, options.target, options.languages, options.same_language) if options.cuts else {}
+    for language, lines in collect_lines(options.text).items():
+        texts.setdefault(language, []).extend(lines)
+    texts = dict(sorted(texts.items()))
     if options.tags and "und" in texts:
-        raise UserError(f"{' '.join(options.cuts)}: --tags needs the language of every utterance, and some have none.")
+        raise UserError(f"{' '.join(sources)}: --tags needs the language of every utterance, and some have none.")
     size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
     model_type = options.model_type or "unigram"
     about = {"tags": options.tags, "target": " ".join(options.target), "same_language": options.same_language}
@@ -245,7 +252,7 @@ def main() -> None:
         about |= {"path": options.path, "all_tokens": options.all_tokens, "keep": options.keep}
     tokenizer = prepare(texts, options.out, options.type, about, size, model_type)
     print(f"{options.out}: {tokenizer.vocab_size} tokens ({options.type}) for {' '.join(texts)}")
-    print(describe(tokenizer, texts, " ".join(options.cuts)))
+    print(describe(tokenizer, texts, " ".join(sources)))
     for path in options.check:
         print(describe(tokenizer, collect([path], options.target, options.languages, options.same_language), path))
 

@@ -6,10 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steps.lang.tables import UNKNOWN_SURFACE
+from steps.lang.text import without_punctuation
 
 CASINGS = ("cased", "lower")
-_INTERNAL = "'’-‐"  # kept between letters: l'hôtel, rendez-vous
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,3 @@ def _casing(texts: Sequence[str]) -> str:
 
 def _bare(text: str) -> bool:
     return " ".join(without_punctuation(text).split()) == text
-
-
-def without_punctuation(text: str) -> str:
-    """`text` with a space for punctuation and symbols, but for apostrophes and hyphens between letters or digits."""
-
-    def letter(index: int) -> bool:
-        return 0 <= index < len(text) and unicodedata.category(text[index])[0] in "LNM"
-
-    def keep(index: int, character: str) -> bool:
-        if character == UNKNOWN_SURFACE or unicodedata.category(character)[0] not in "PS":
-            return True
-        return character in _INTERNAL and letter(index - 1) and letter(index + 1)
-
-    return "".join(character if keep(index, character) else " " for index, character in enumerate(text))

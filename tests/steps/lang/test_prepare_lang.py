@@ -167,3 +167,19 @@ def test_tags_need_a_language(cut_rows, prepare_lang, tmp_path):
     assert prepare_lang("--cuts", tmp_path / "cuts.jsonl", "--out", tmp_path / "plain")[0] == 0
     status, _, error = prepare_lang("--cuts", tmp_path / "cuts.jsonl", "--out", tmp_path / "lang", "--tags")
     assert status == 1 and "--tags needs the language of every utterance" in error
+
+
+def test_plain_text_in_the_language_of_its_name(sentences, cuts, prepare_lang, tmp_path):
+    for language in ("en", "fr"):
+        with gzip.open(tmp_path / f"train.{language}.gz", "wt", encoding="utf-8") as out:
+            out.writelines(f"{line}\n" for line in (*sentences[language], ""))
+    texts = [tmp_path / f"train.{language}.gz" for language in ("fr", "en")]
+    status, out, _ = prepare_lang("--text", *texts, "--tags", "--out", tmp_path / "text")
+    assert status == 0 and "8 utterances" in out and Tokenizer.load(tmp_path / "text").languages == ["en", "fr"]
+    assert prepare_lang("--cuts", cuts, "--languages", "en", "fr", "--tags", "--out", tmp_path / "cuts")[0] == 0
+    assert files(tmp_path / "text") == files(tmp_path / "cuts")
+    status, _, error = prepare_lang("--out", tmp_path / "nothing")
+    assert status == 1 and "manifests with --cuts, plain text with --text" in error
+    (tmp_path / "blank.en").write_text(" \n")
+    status, _, error = prepare_lang("--text", tmp_path / "blank.en", "--out", tmp_path / "nothing")
+    assert status == 1 and "blank.en holds no text" in error
