@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from steps.search.hypothesis import Hypothesis
 from steps.search.methods import Search
 from utils.errors import UserError, run
 from utils.files import write_json, write_jsonl
-from utils.hardware import hardware
+from utils.hardware import provenance
 from utils.options import Parser
 
 
@@ -175,10 +174,13 @@ def keep_row(
 
 
 def told(supervision: SupervisionSegment, target: str) -> dict:
-    """What scoring uses beside the reference: of a translation the transcript (`source`), and `subsets` by name."""
+    """What scoring uses beside the reference, of a translation the transcript (`source`), and `subsets` by name; and
+    of a transcript its `translation` by language, which text translation then has as reference."""
+    custom = supervision.custom or {}
     found = {
         "source": target_text(supervision, "text") if parse_target(target) else None,
-        "subsets": (supervision.custom or {}).get("subsets"),
+        "translation": None if parse_target(target) else custom.get("translation"),
+        "subsets": custom.get("subsets"),
     }
     return {key: value for key, value in found.items() if value}
 
@@ -198,7 +200,7 @@ def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None
 
 def about(split: str, output: Output, recogniser: Recogniser) -> dict:
     """`decode.json`. `rtf` is encoder and search time over audio time, without loading the model and the features."""
-    seconds, machine = output.encoder_seconds + output.search_seconds, hardware()
+    seconds = output.encoder_seconds + output.search_seconds
     return {
         "model": str(recogniser.folder),
         "checkpoint": recogniser.checkpoint,
@@ -216,11 +218,7 @@ def about(split: str, output: Output, recogniser: Recogniser) -> dict:
         "parameters": recogniser.parameters(output.search),
         "device": str(recogniser.device),
         "precision": recogniser.precision,
-        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
-        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
-        "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
-        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": shlex.join(["python", "-m", "steps.decode", *sys.argv[1:]]),
+        **provenance(shlex.join(["python", "-m", "steps.decode", *sys.argv[1:]])),
     }
 
 

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from steps.nets.model import Model
+from steps.nets.pretrained_parts import PartedModel
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
 from steps.training.initial import initialise
@@ -23,12 +23,16 @@ from steps.training.session import Session
 from steps.training.signals import StopSignal
 from steps.training.speech import SpeechTask
 from steps.training.trainer import Trainer
+from steps.training.translation import TranslationTask, TranslationTrainConfig
 from utils.checkpoint import own_tensors, save_checkpoint
 from utils.devices import choose_device, seed_all
 from utils.distributed import World, join_world
 from utils.errors import run
 from utils.files import write_json
-from utils.options import Parser, load_config
+from utils.options import Parser, check_config, load_yaml, override
+
+AnyConfig = TrainConfig | TranslationTrainConfig
+Task = SpeechTask | TranslationTask
 
 
 def main() -> int:
@@ -39,7 +43,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, help="model folder, exp/<model>")
     parser.add_argument("--restart", action="store_true", help="delete what an earlier training left there")
     args = parser.parse_intermixed_args()
-    config = load_config(args.config, TrainConfig, args.overrides)
+    config = read_config(args.config, args.overrides)
     world = join_world(choose_device(config.device).type == "cuda")
     try:
         return train(config, TrainFolder(args.out), world, args.restart)
@@ -47,7 +51,13 @@ def main() -> int:
         world.close()
 
 
-def train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool = False) -> int:
+def read_config(path: str, overrides: list[str]) -> AnyConfig:
+    """The YAML file with overrides: with a `translator`, or with an encoder and heads."""
+    values = override(load_yaml(path), overrides)
+    return check_config(values, TranslationTrainConfig if "translator" in values else TrainConfig, path)
+
+
+def train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool = False) -> int:
     """Train what `config` says in `folder`; the exit status."""
     try:
         return _train(config, folder, world, restart)
@@ -55,10 +65,10 @@ def train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool 
         folder.unlock()
 
 
-def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool) -> int:
+def _train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool) -> int:
     device = choose_device(config.device, world.local_rank)
     check_precision(config.precision, device)
-    task = SpeechTask(folder)
+    task = TranslationTask(folder) if isinstance(config, TranslationTrainConfig) else SpeechTask(folder)
     # a mistake is found by one process, which tells the others: one sentence, and nobody waits in vain
     config = config.model_copy(update=world.on_main(lambda: task.prepare(config, restart)))
     if world.from_main(folder.finished(config.epochs)):
@@ -76,8 +86,8 @@ def _train(config: TrainConfig, folder: TrainFolder, world: World, restart: bool
 
 
 def begin(
-    task: SpeechTask, config: TrainConfig, device: torch.device, state: dict | None = None
-) -> tuple[Model, list[str]]:
+    task: Task, config: AnyConfig, device: torch.device, state: dict | None = None
+) -> tuple[PartedModel, list[str]]:
     """The model before the first step, and sentences on which parts come from other experiments.
 
     Where training goes on from `state`, only what that leaves out is read from elsewhere.
@@ -88,7 +98,7 @@ def begin(
     return model.to(device), begun_from
 
 
-def leave(task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: World, device: torch.device) -> int:
+def leave(task: Task, config: AnyConfig, folder: TrainFolder, world: World, device: torch.device) -> int:
     """The model folder of a model that is not trained (`epochs: 0`): a pretrained one as it is."""
     model, begun_from = begin(task, config, device)
     print("\n".join([*begun_from, f"{folder.path}: as it begins (epochs: 0)"]), file=sys.stderr)
@@ -99,7 +109,7 @@ def leave(task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: Wor
 
 
 def build(
-    task: SpeechTask, config: TrainConfig, folder: TrainFolder, world: World, device: torch.device
+    task: Task, config: AnyConfig, folder: TrainFolder, world: World, device: torch.device
 ) -> tuple[Session, StopSignal]:
     """Everything ready for the first step, or for the next one after an interruption."""
     state, source, complaints = folder.newest()

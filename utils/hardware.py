@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 from utils.environment import ROOT, profile, version
@@ -78,4 +79,16 @@ def hardware() -> dict:
         "profile": profile(),
         "commit": name,
         "dirty": dirty,
+    }
+
+
+def provenance(command: str) -> dict:
+    """What every record of a result tells of how it came about: code, time, machine, versions, and the command."""
+    machine = hardware()
+    return {
+        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
+        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
+        "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": command,
     }

@@ -117,6 +117,8 @@ def _place(model: type[BaseModel], location: tuple) -> tuple[str, list[str]]:
             models = chosen
             continue
         shown.append(str(part))
+        if isinstance(part, int):  # an entry of a list is what the list is of
+            continue
         names = [name for m in models for name in m.model_fields]
         models = [
             found for m in models if part in m.model_fields for found in _models_in(m.model_fields[part].annotation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
@@ -12,21 +11,16 @@ from steps.training.config import LoopConfig
 from steps.training.session import Session
 from utils.devices import peak_memory_mb
 from utils.files import write_json
-from utils.hardware import hardware
+from utils.hardware import provenance
 
 
 def about_model(model: nn.Module, config: LoopConfig, device: torch.device, command: str) -> dict:
     """What is known of a model before its first step: command, code, machine, parameters."""
-    machine = hardware()
     return {
-        "command": command,
-        "commit": f"{machine['commit']}-dirty" if machine["dirty"] else machine["commit"],
-        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **provenance(command),
         "parameters": sum(p.numel() for p in model.parameters()) + getattr(model, "feature_parameters", 0),
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad) if config.epochs else 0,
         "peak_memory_mb": peak_memory_mb(device),
-        "hardware": {key: machine[key] for key in ("cpu", "cores", "threads", "gpu", "memory_gb")},
-        "versions": {key: machine[key] for key in ("python", "torch", "k2", "lhotse", "profile")},
         "epochs": config.epochs,
         "init": config.init,
     }

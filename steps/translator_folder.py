@@ -1,0 +1,103 @@
+"""A translator of text as a folder: `exp/<model>/` of steps.train, or a seq2seq model of transformers as it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from steps.lang.hub_tokens import HubPair
+from steps.lang.pair_tokens import LangPair, PairTokens
+from steps.lang.targets import parse_target
+from steps.lang.tokenizer import Tokenizer
+from steps.model_folder import PRETRAINED, fill, read_checkpoint
+from steps.nets.translator import TransformerPairConfig, TranslationConfig, Translator
+from steps.pretrained.folder import SMALL, find_model
+from utils.errors import UserError
+from utils.files import require
+from utils.options import check_config, load_yaml
+
+PART = "translator"
+
+
+def pair_tokens(config: TranslationConfig, folder: Path) -> PairTokens:
+    """The tokens of a model folder (of a folder in transformers' layout where there is no model folder)."""
+    language, about = parse_target(config.target.target), config.translator
+    if isinstance(about, TransformerPairConfig):
+        source, target = (Tokenizer.load(folder / "lang" / side) for side in ("source", "target"))
+        return LangPair(source, target, language)
+    own = folder / PRETRAINED / PART
+    return HubPair(own if own.exists() else folder, language, (about.source_code, about.target_code), about.prefix)
+
+
+def make_translator(config: TranslationConfig, folder: Path) -> Translator:
+    """The model of a model folder, untrained."""
+    own = folder / PRETRAINED / PART
+    return Translator(config, pair_tokens(config, folder).sizes, own if own.exists() else None)
+
+
+def copy_pretrained(config: TranslationConfig, folder: Path) -> None:
+    """Copy all of a pretrained translator but its weights into a model folder: its shape and its tokens."""
+    if (path := getattr(config.translator, "path", None)) is None:
+        return
+    source, own = find_model(path, "translator.path"), folder / PRETRAINED / PART
+    own.mkdir(parents=True, exist_ok=True)
+    for file in sorted({file for pattern in SMALL for file in source.glob(pattern)}):
+        shutil.copyfile(file, own / file.name)
+
+
+def load_config(folder: str | Path) -> TranslationConfig:
+    """What `config.yaml` of a model folder says about the translator (not about its training)."""
+    file = require(Path(folder) / "config.yaml", "stage 5 (training)")
+    values = load_yaml(file)
+    known = {key: values[key] for key in TranslationConfig.model_fields if key in values}
+    return check_config(known, TranslationConfig, str(file))
+
+
+def load_translator(
+    folder: str | Path, checkpoint: str = "averaged.pt", device: str | torch.device = "cpu"
+) -> tuple[Translator, PairTokens]:
+    """The translator in `exp/<model>/`, in evaluation mode on `device`, and its tokens.
+
+    Errors: `UserError` when something is missing, truncated, or belongs to another model.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    state, file = read_checkpoint(folder, checkpoint)
+    model = make_translator(config, folder)
+    fill(model, state, {}, file)
+    return model.to(device).eval(), pair_tokens(config, folder)
+
+
+def open_translator(
+    name: str,
+    checkpoint: str,
+    device: torch.device,
+    target_language: str | None = None,
+    source_code: str | None = None,
+    target_code: str | None = None,
+    prefix: str = "",
+) -> tuple[Translator, PairTokens]:
+    """What `--model` names: a model folder of steps.train, or a seq2seq model of transformers used as it is.
+
+    Of the latter `target_language` must be given, and the model's own names of languages where they are not found.
+    Errors: `UserError` for anything else, and for options that a model folder already answers.
+    """
+    if (Path(name) / "config.yaml").exists():
+        given = {"--target-language": target_language, "--source-code": source_code, "--target-code": target_code}
+        if wrong := next((option for option, value in {**given, "--prefix": prefix}.items() if value), None):
+            raise UserError(f"{wrong} is for a model of transformers as it is: {name} was trained for its own.")
+        if "translator" not in load_yaml(Path(name) / "config.yaml"):
+            raise UserError(f"--model {name} is a model of speech: give a translator, trained with 'translator'.")
+        return load_translator(name, checkpoint, device)
+    if not target_language:
+        raise UserError(f"--model {name} is used as it is: give the --target-language that it translates into.")
+    values = {"name": "seq2seq", "path": name, "source_code": source_code, "target_code": target_code, "prefix": prefix}
+    target = {"target": f"translation.{target_language}"}
+    config = check_config({"translator": values, "target": target}, TranslationConfig, "--target-language")
+    folder = find_model(name, "--model")
+    tokens = pair_tokens(config, folder)
+    model = Translator(config, tokens.sizes, folder)
+    model.load_pretrained({})
+    return model.to(device).eval(), tokens

@@ -1,0 +1,127 @@
+"""Training on parallel text with steps.train: resumption, pretrained translators, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from steps.train import main
+from steps.training.trainer import Trainer
+from steps.translator_folder import load_translator
+from tests.steps.parallel import settings, write_rows, write_supervisions
+from tests.steps.tiny_translators import write_t5
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.files import read_json
+
+LAYER = {"dim": 16, "layers": 1, "heads": 2, "feedforward_dim": 24, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory):
+    """A folder with parallel text, lang folders and `conf.yaml`."""
+    root = tmp_path_factory.mktemp("mt")
+    values = {**settings(root, LAYER), "schedule": {"name": "constant"}, "log_every": 2}
+    values["data"]["max_tokens"] = 150
+    values["data"]["valid"] = str(write_supervisions(root / "cuts.jsonl.gz"))
+    (root / "conf.yaml").write_text(yaml.safe_dump(values))
+    return root / "conf.yaml"
+
+
+@pytest.fixture
+def train(conf, monkeypatch):
+    """Runs the command line: (folder, overrides ...) -> status."""
+
+    def call(out, *overrides, config=conf) -> int:
+        monkeypatch.setattr("sys.argv", ["steps.train", str(config), "--out", str(out), *overrides])
+        return main()
+
+    return call
+
+
+def test_the_folder_tells_what_was_trained_and_on_what(train, tmp_path, capsys):
+    assert train(tmp_path / "m", "data.noise={probability: 0.5}") == 0
+    shown = capsys.readouterr().err
+    about = read_json(tmp_path / "m" / "train.json")
+    assert about["data_pairs"] == 20 and about["dropped_utterances"] == 0
+    assert about["tokens_seen"] == pytest.approx(2 * about["data_tokens"], rel=0.05) and about["data_tokens"] > 200
+    assert set(about["final"]) == set(about["valid"]) == {"loss", "text.cross_entropy"}
+    first, last = (float(part.split(" ")[0]) for part in shown.split("valid ")[1:3])
+    assert last < first
+    assert "data: 20 pairs, " in shown and " tokens/s, left 0:00:" in shown and "largest batch: " in shown
+    model, tokens = load_translator(tmp_path / "m")
+    assert not model.training and tokens.decode(tokens.target("L'enfant dort.")) == "L'enfant dort."
+    assert train(tmp_path / "m", "data.noise={probability: 0.5}") == 0
+    assert "is finished: 2 epochs" in capsys.readouterr().err
+
+
+def test_stopped_and_started_again_is_as_never_stopped(train, tmp_path, monkeypatch):
+    noise = "data.noise={probability: 1.0, characters: 0.2}"
+    assert train(tmp_path / "whole", noise) == 0
+    steps, original = read_json(tmp_path / "whole" / "train.json")["steps"], Trainer.step
+
+    def interrupted(self, group):
+        self.stop.requested = self.stop.requested or self.progress.step == steps // 2 + 1
+        self.stop.status = 143
+        return original(self, group)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    assert train(tmp_path / "halves", noise) == 143
+    monkeypatch.setattr(Trainer, "step", original)
+    assert train(tmp_path / "halves", noise) == 0
+    one, two = (load_checkpoint(tmp_path / name / "averaged.pt")["model"] for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_sets_are_joined_and_parts_begin_elsewhere(train, conf, tmp_path, capsys):
+    cuts = str(write_supervisions(tmp_path / "cuts.jsonl.gz", copies=3))
+    hyp = write_rows(tmp_path / "hyp.jsonl", [{"id": "u03", "hyp": "a man sinks"}])
+    sets = f"data.train=[{cuts}, {{path: {cuts}, recognised: {hyp}, weight: 2}}]"
+    assert train(tmp_path / "one", "epochs=1", sets) == 0
+    assert read_json(tmp_path / "one" / "train.json")["data_pairs"] == 21
+    assert train(tmp_path / "two", "epochs=1", f"init={{net.head: {tmp_path / 'one'}}}", "freeze=[net.head]") == 0
+    assert "net.head begins as in" in capsys.readouterr().err
+    one, two = (load_checkpoint(tmp_path / name / "averaged.pt")["model"] for name in ("one", "two"))
+    same = {key: torch.equal(one[key], two[key]) for key in one}
+    assert all(same[key] for key in same if ".head." in key) and not all(same[key] for key in same)
+    with pytest.raises(
+        UserError, match=r"nothing for 'net\.head' in 'heads\.st'.*: its parts are net\.encoder, net\.head"
+    ):
+        train(tmp_path / "three", f"init={{net.head: '{tmp_path / 'one'}:heads.st'}}")
+
+
+def test_adapters_of_a_pretrained_one_are_all_that_is_saved(train, conf, tmp_path):
+    folder = write_t5(tmp_path)
+    values = yaml.safe_load(conf.read_text())
+    values["translator"] = {"name": "seq2seq", "path": str(folder), "lora": {"rank": 2, "targets": ["q", "v"]}}
+    values |= {"source": {}, "target": {"target": "translation.fr"}, "epochs": 1}
+    (tmp_path / "t5.yaml").write_text(yaml.safe_dump(values))
+    assert train(tmp_path / "m", config=tmp_path / "t5.yaml") == 0
+    saved = load_checkpoint(tmp_path / "m" / "averaged.pt")["model"]
+    assert saved and all(".lora_" in name for name in saved)
+    model, tokens = load_translator(tmp_path / "m")
+    adapters = [value for name, value in model.state_dict().items() if ".lora_B" in name]
+    assert any(value.abs().sum() > 0 for value in adapters) and tokens.decode(tokens.target("L'enfant")) == "L'enfant"
+    about = read_json(tmp_path / "m" / "train.json")
+    assert about["parameters_trained"] == sum(value.numel() for value in saved.values()) < about["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["encoder={name: zipformer}"], r"unknown key 'encoder'"),
+        (["translator.encoder.dims=3"], r"unknown key 'translator\.encoder\.dims' \(did you mean 'dim'\?\)"),
+        (["data.max_token=3"], r"unknown key 'data\.max_token' \(did you mean 'max_tokens'\?\)"),
+        (["target.target=translation.de"], r"cuts\.jsonl\.gz: no utterance has translation\.de"),
+        (["data.train=nowhere.jsonl"], r"nowhere\.jsonl does not exist"),
+        (["data.max_length=3"], r"all pairs are longer than 3 tokens: raise data\.max_length"),
+        (["source.lang=nowhere"], r"nowhere/tokens\.txt does not exist"),
+        (["freeze=[net.heads]"], r"freeze: the model has no part 'net\.heads' \(did you mean 'net\.head'\?\)"),
+        (["translator={name: seq2seq, path: ./nowhere}", "source={}", "target={target: translation.fr}"], r"no folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(train, tmp_path, change, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        train(tmp_path / "m", *change)
+    assert "\n" not in str(caught.value) and not (tmp_path / "m" / "checkpoint.pt").exists()
