@@ -47,6 +47,7 @@ class TextTranslator:
 
     def __call__(self, texts: Sequence[str], languages: Iterable[str | None]) -> list[list[Translation]]:
         """The `options.nbest` best translations of each text, best first; an empty text has an empty one."""
+        languages = list(languages)
         sources = [
             self._ids(text, language) if text.strip() else []
             for text, language in zip(map(self.model.config.source, texts), languages, strict=True)
@@ -56,7 +57,8 @@ class TextTranslator:
         plan = BatchPlan([len(sources[place]) for place in full], self.max_tokens, shuffle=False) if full else None
         for batch in plan.batches(0) if plan else ():
             places = [full[index] for index in batch]
-            for place, best in zip(places, self._batch([sources[place] for place in places]), strict=True):
+            items = [(sources[place], self.tokens.prompt(languages[place])) for place in places]
+            for place, best in zip(places, self._batch(items), strict=True):
                 found[place] = [Translation(self.tokens.decode(one.tokens), one.score, one.rank) for one in best]
         return found
 
@@ -67,38 +69,37 @@ class TextTranslator:
         self.cut += 1
         return [*ids[: longest - 1], ids[-1]]  # the last one tells the model that this is the end
 
-    def _batch(self, sources: list[list[int]]) -> list[list[Written]]:
+    def _batch(self, items: list[tuple[list[int], list[int]]]) -> list[list[Written]]:
+        """`items` are sources and prompts."""
+        sources, prompts = map(list, zip(*items, strict=True))
+        padded = pad_targets(sources, prompts)
         try:
-            return self._search(*self._padded(sources))
+            return self._search(padded.tokens, padded.lens, padded.prompts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             too_large = UserError(f"Out of memory on {self.device} for a single text: give a smaller --beam.")
         # outside of the handler, which would keep what was computed alive
-        if len(sources) > 1:
-            half = len(sources) // 2
-            return self._batch(sources[:half]) + self._batch(sources[half:])
+        if len(items) > 1:
+            half = len(items) // 2
+            return self._batch(items[:half]) + self._batch(items[half:])
         if self.device.type == "cpu":
             raise too_large
         self._say(f"warning: {self.device} has no room for a single text: the CPU goes on")
         self.device = torch.device("cpu")
         self.model.to(self.device)
-        return self._batch(sources)
+        return self._batch(items)
 
     def _say(self, sentence: str) -> None:
         self.said.append(sentence)
         print(sentence, file=sys.stderr)
 
-    @staticmethod
-    def _padded(sources: list[list[int]]) -> tuple[Tensor, Tensor]:
-        padded = pad_targets(list(sources))
-        return padded.tokens, padded.lens
-
-    def _search(self, source: Tensor, lens: Tensor) -> list[list[Written]]:
+    def _search(self, *batch: Tensor) -> list[list[Written]]:
+        """`batch` is sources `(N, tokens)`, their lengths `(N,)` and prompts `(N, P)`."""
         started = time.perf_counter()
         with torch.inference_mode(), autocast(self.device, self.precision):
-            source, lens = source.to(self.device), lens.to(self.device)
-            found = search(self.model.net, source, lens, self.tokens, self.options)
+            batch = tuple(tensor.to(self.device) for tensor in batch)
+            found = search(self.model.net, *batch, self.tokens.start, self.options)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started

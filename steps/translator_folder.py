@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 
 from steps.lang.hub_tokens import HubPair
-from steps.lang.pair_tokens import LangPair, PairTokens
+from steps.lang.pair_tokens import LangPair, PairTokens, RequestPair
+from steps.lang.pretrained import PretrainedTokenizer
+from steps.lang.prompts import REQUESTS, SPEECH, TEXT, Request
 from steps.lang.targets import parse_target
 from steps.lang.tokenizer import Tokenizer
 from steps.model_folder import PRETRAINED, fill, read_checkpoint
+from steps.nets.llm_pair import LlmPairConfig
 from steps.nets.translator import TransformerPairConfig, TranslationConfig, Translator
 from steps.pretrained.folder import SMALL, find_model
 from utils.errors import UserError
@@ -24,6 +27,12 @@ PART = "translator"
 def pair_tokens(config: TranslationConfig, folder: Path) -> PairTokens:
     """The tokens of a model folder (of a folder in transformers' layout where there is no model folder)."""
     language, about = parse_target(config.target.target), config.translator
+    if isinstance(about, LlmPairConfig):
+        tokenizer = Tokenizer.load(folder / "lang" / "target")
+        if not isinstance(tokenizer, PretrainedTokenizer):
+            raise UserError(f"target.lang: {config.target.lang} is not of a model's tokens (--type pretrained).")
+        template = about.prompt.replace(TEXT, SPEECH) if about.prompt else REQUESTS["translation of text"]
+        return RequestPair(tokenizer, Request(tokenizer, template, language, about.chat, about.system, about.names))
     if isinstance(about, TransformerPairConfig):
         source, target = (Tokenizer.load(folder / "lang" / side) for side in ("source", "target"))
         return LangPair(source, target, language)
@@ -66,8 +75,11 @@ def load_translator(
     config = load_config(folder)
     state, file = read_checkpoint(folder, checkpoint)
     model = make_translator(config, folder)
-    fill(model, state, {}, file)
-    return model.to(device).eval(), pair_tokens(config, folder)
+    tokens = pair_tokens(config, folder)
+    fill(model, state, tokens.tokenizers, file)
+    if isinstance(tokens, RequestPair):
+        model.net.head.suppress(list(tokens.tokenizers["target"].suppressed))
+    return model.to(device).eval(), tokens
 
 
 def open_translator(

@@ -19,7 +19,6 @@ class HubPair:
     """
 
     ends = 0
-    prompt: list[int] = [0]  # noqa: RUF012  never changed; the model has its own first token
 
     def __init__(
         self, folder: Path, language: str | None, codes: tuple[str | None, str | None] = (None, None), prefix: str = ""
@@ -34,6 +33,7 @@ class HubPair:
         except Exception as error:  # transformers raises half a dozen types for missing and damaged files
             why = str(error).strip().partition("\n")[0][:120]
             raise UserError(f"{folder} holds no tokenizer that can be read ({why}): copy the model's there.") from None
+        self.tokenizers: dict = {}
         self.folder, self._prefix, self._source_code = folder, prefix, codes[0]
         self._named: dict[str, str] = {}
         self._multilingual = hasattr(self._tokenizer, "src_lang")
@@ -87,6 +87,10 @@ class HubPair:
     def target(self, text: str) -> list[int]:
         """Ids of a translation, with the tokens that the model writes around it."""
         return list(self._tokenizer(text_target=normalize(text)).input_ids)
+
+    def prompt(self, language: str | None = None) -> list[int]:
+        """Nothing: the model has a first token of its own."""
+        return []
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids that the model wrote, without special tokens."""

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from pydantic import Field
 
+from steps.lang.pretrained import PretrainedTokenizer
+from steps.lang.prompts import Request
 from steps.lang.text import bare, normalize
 from steps.lang.tokenizer import Tokenizer
 from utils.options import Config
@@ -27,8 +29,8 @@ class SideConfig(Config):
 class PairTokens(Protocol):
     """Text to the ids that a translator reads and writes, and back."""
 
+    tokenizers: dict  # of our own lang folders, by side
     sizes: dict[str, int]  # numbers of tokens: "source" and "target"
-    prompt: list[int]  # what the decoder is given before the first token
     start: list[int]  # what each text that the model writes begins with
     ends: int  # tokens that the model itself puts behind a text
 
@@ -37,6 +39,9 @@ class PairTokens(Protocol):
 
     def target(self, text: str) -> list[int]:
         """Ids of its translation."""
+
+    def prompt(self, language: str | None = None) -> list[int]:
+        """What the decoder is given before the first token of a translation from `language`."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids that the model wrote."""
@@ -52,7 +57,10 @@ class LangPair:
         self.sizes = {side: tokenizer.vocab_size for side, tokenizer in self.tokenizers.items()}
         self.start: list[int] = []
         self.language = language
-        self.prompt = [target.sos_id]
+
+    def prompt(self, language: str | None = None) -> list[int]:
+        """The token that begins every text."""
+        return [self.tokenizers["target"].sos_id]
 
     def source(self, text: str, language: str | None = None) -> list[int]:
         """Ids of a text, with its end: a text without any token is still one."""
@@ -65,4 +73,31 @@ class LangPair:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids of the target side."""
+        return self.tokenizers["target"].decode(ids)
+
+
+class RequestPair:
+    """Tokens of a language model, for both sides; the text stands in a request (`steps.lang.prompts`)."""
+
+    ends = 1
+
+    def __init__(self, tokenizer: PretrainedTokenizer, request: Request) -> None:
+        self.tokenizers, self.request = {"target": tokenizer}, request
+        self.sizes = dict.fromkeys(("source", "target"), tokenizer.vocab_size)
+        self.start: list[int] = []
+
+    def source(self, text: str, language: str | None = None) -> list[int]:
+        """Ids of a text inside of the request."""
+        return self.tokenizers["target"].spell(normalize(text))
+
+    def target(self, text: str) -> list[int]:
+        """Ids of a translation, without its end."""
+        return self.tokenizers["target"].encode(text)
+
+    def prompt(self, language: str | None = None) -> list[int]:
+        """The request, with a slot for a text in `language`."""
+        return self.request(language)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids that the model wrote."""
         return self.tokenizers["target"].decode(ids)

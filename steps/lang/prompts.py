@@ -15,7 +15,9 @@ FIELDS = ("language", "target", "language_name", "target_name")
 REQUESTS = {
     "text": f"{SPEECH}\nTranscribe the speech:",
     "translation": f"{SPEECH}\nTranslate the speech into {{target_name}}:",
+    "translation of text": f"{SPEECH}\nTranslate the text into {{target_name}}:",
 }
+TEXT = "{text}"  # in requests of text translation: where the text goes
 
 
 class TokenPrompt:

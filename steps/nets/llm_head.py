@@ -25,35 +25,45 @@ from steps.nets.transformer import MASKED
 from steps.pretrained.folder import ModelPath, find_model
 from steps.pretrained.llm import build_llm, llm_weights
 from utils.errors import UserError
+from utils.options import Config
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-class LlmConfig(HeadConfig):
-    """`name: llm`; `path` is a folder in transformers' layout, or a name on the hub."""
+class LanguageModelConfig(Config):
+    """A decoder-only language model; `path` is a folder in transformers' layout, or a name on the hub."""
 
-    name: Literal["llm"] = "llm"
     path: ModelPath
-    projector: ProjectorConfig = MlpConfig(name="mlp")
     lora: TransformersLoraConfig | None = None  # train adapters of the language model, and nothing else of it
     train_llm: bool = False  # train all of it
     dtype: Literal["float32", "bf16"] = "float32"  # of its weights; half the memory where they are not trained
     gradient_checkpointing: bool = False  # a third more time for much less memory
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    # with <speech> where the speech goes, {language} and {target} (codes), {language_name} and {target_name} (words)
-    prompt: str | None = None  # null: "Transcribe the speech:" or "Translate the speech into French:" behind it
     chat: bool = True  # put the prompt into the model's chat template, if it has one
     system: str | None = None  # the chat's instruction before all; null: the template's own
     names: dict[str, str] = Field(default_factory=dict)  # of languages that Whisper's list lacks: {mdw: Mboshi}
 
     @model_validator(mode="after")
-    def _check(self) -> LlmConfig:
-        if self.prompt is not None:
-            check_request(self.prompt)
+    def _check_training(self) -> LanguageModelConfig:
         if self.lora and self.train_llm:
             raise ValueError("'lora' trains adapters instead of the language model: leave out lora or train_llm")
         if self.train_llm and self.dtype != "float32":
             raise ValueError("'train_llm' wants dtype: float32 (precision: bf16 computes in bfloat16 all the same)")
+        return self
+
+
+class LlmConfig(HeadConfig, LanguageModelConfig):
+    """`name: llm`."""
+
+    name: Literal["llm"] = "llm"
+    projector: ProjectorConfig = MlpConfig(name="mlp")
+    # with <speech> where the speech goes, {language} and {target} (codes), {language_name} and {target_name} (words)
+    prompt: str | None = None  # null: "Transcribe the speech:" or "Translate the speech into French:" behind it
+
+    @model_validator(mode="after")
+    def _check(self) -> LlmConfig:
+        if self.prompt is not None:
+            check_request(self.prompt)
         return self
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steps.nets.speech import divided, stacked
 from steps.nets.transformer import LayerNorm, TransformerConfig, TransformerLayer, padding_mask
+from utils.errors import UserError
 from utils.options import Config
 
 
@@ -46,7 +47,13 @@ class QformerConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-ProjectorConfig = Annotated[MlpConfig | ConvConfig | QformerConfig, Field(discriminator="name")]
+class NoneConfig(Config):
+    """`name: none`: the vectors are of the language model's size already."""
+
+    name: Literal["none"]
+
+
+ProjectorConfig = Annotated[MlpConfig | ConvConfig | QformerConfig | NoneConfig, Field(discriminator="name")]
 
 
 class Projector(nn.Module):
@@ -158,7 +165,34 @@ def _inside(x: Tensor, lens: Tensor) -> Tensor:
     return (torch.arange(x.shape[1], device=x.device) < lens[:, None])[..., None].to(x.dtype)
 
 
-def build_projector(config: ProjectorConfig, encoder_dim: int, llm_dim: int) -> Projector:
-    """The projector that `config` describes."""
-    kinds = {MlpConfig: MlpProjector, ConvConfig: ConvProjector, QformerConfig: QformerProjector}
-    return kinds[type(config)](config, encoder_dim, llm_dim)
+class Unprojected(nn.Module):
+    """What comes goes, as it is."""
+
+    def __init__(self, config: NoneConfig, encoder_dim: int, llm_dim: int) -> None:
+        super().__init__()
+        if encoder_dim != llm_dim:
+            raise UserError(f"projector: none: the encoder gives {encoder_dim} values, {llm_dim} are read: choose one.")
+
+    def set_gain(self, gain: float) -> None:
+        """Nothing: there is no norm."""
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """As many."""
+        return lens
+
+    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """As they are."""
+        return x, lens
+
+
+KINDS = {
+    MlpConfig: MlpProjector,
+    ConvConfig: ConvProjector,
+    QformerConfig: QformerProjector,
+    NoneConfig: Unprojected,
+}
+
+
+def build_projector(config: ProjectorConfig, encoder_dim: int, llm_dim: int) -> Projector | Unprojected:
+    """The projector that `config` describes; `UserError` where none is asked for and the sizes differ."""
+    return KINDS[type(config)](config, encoder_dim, llm_dim)

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from steps.nets.attention_head import IGNORED, smoothed_cross_entropy
-from steps.nets.lora import LoraConfig, add_lora, load_weights, pretrained_part
-from steps.pretrained.folder import find_model, read_config
+from steps.nets.lora import TransformersLoraConfig, add_lora, load_weights, pretrained_part
+from steps.pretrained.folder import ModelPath, find_model, read_config
 from utils.errors import UserError
 from utils.options import Config
 
@@ -28,8 +28,8 @@ class Seq2SeqConfig(Config):
     """`name: seq2seq`; `path` is a folder in transformers' layout or a hub name."""
 
     name: Literal["seq2seq"]
-    path: str
-    lora: LoraConfig | None = None  # train adapters, and nothing else
+    path: ModelPath
+    lora: TransformersLoraConfig | None = None  # train adapters, and nothing else
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     dropout: float | None = Field(None, ge=0, lt=1)  # null: the model's own
     # the model's names of the languages, such as eng_Latn; null: found from ISO 639's
@@ -72,7 +72,7 @@ class Seq2Seq(nn.Module):
         self.pad, self.eos = about.pad_token_id or 0, about.eos_token_id
         self.longest = getattr(about, "max_position_embeddings", None)
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self, ids: list[int] | None) -> None:
         """The weights in `path`."""
         from transformers import AutoModelForSeq2SeqLM
         from transformers.utils import logging

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from steps.lang.pair_tokens import SideConfig
 from steps.nets.attention_head import AttentionConfig, AttentionHead
+from steps.nets.llm_pair import LlmPair, LlmPairConfig
 from steps.nets.pretrained_parts import PartedModel
 from steps.nets.seq2seq import Seq2Seq, Seq2SeqConfig
 from steps.nets.transformer import TransformerConfig, TransformerEncoder
@@ -38,11 +39,11 @@ class TransformerPairConfig(Config):
         return self
 
 
-TranslatorConfig = Annotated[TransformerPairConfig | Seq2SeqConfig, Field(discriminator="name")]
+TranslatorConfig = Annotated[TransformerPairConfig | Seq2SeqConfig | LlmPairConfig, Field(discriminator="name")]
 
 
 class TranslationConfig(Config):
-    """`translator: {name: transformer | seq2seq, ...}`, and which texts it reads and writes."""
+    """`translator: {name: transformer | seq2seq | llm, ...}`, and which texts it reads and writes."""
 
     translator: TranslatorConfig
     source: SideConfig = SideConfig()
@@ -56,12 +57,13 @@ class TranslationConfig(Config):
                 f"source and target are both '{self.target.target}': give another target, or source.strip: true to "
                 "learn case and punctuation"
             )
-        ours = isinstance(self.translator, TransformerPairConfig)
+        wants = {"transformer": ("source", "target"), "seq2seq": (), "llm": ("target",)}[self.translator.name]
         for name, side in {"source": self.source, "target": self.target}.items():
-            if ours and side.lang is None:
+            if name in wants and side.lang is None:
                 raise ValueError(f"{name}.lang: give the lang folder (stage 3) that makes its tokens")
-            if not ours and side.lang is not None:
-                raise ValueError(f"{name}.lang: a pretrained translator has tokens of its own, leave it out")
+            if name not in wants and side.lang is not None:
+                tokens = "the target's tokens for both sides" if wants else "tokens of its own"
+                raise ValueError(f"{name}.lang: a pretrained translator has {tokens}, leave it out")
         return self
 
     def langs(self) -> dict[str, Path]:
@@ -84,16 +86,20 @@ class TransformerPair(nn.Module):
         limits = [side.pos.num_embeddings for side in (self.encoder, self.head.decoder) if side.pos is not None]
         self.longest = min(limits) - 1 if limits else None  # the prompt takes a place
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self, ids: list[int] | None) -> None:
         """There is nothing."""
 
     def pretrained_names(self) -> set[str]:
         """Names of the parameters that `load_pretrained` sets: none."""
         return set()
 
+    def encode(self, source: Tensor, lens: Tensor) -> Tensor:
+        """Tokens `(batch, tokens)` with their `lens` to `(batch, tokens, dim)`."""
+        return self.encoder(source, lens)
+
     def loss(self, batch: Batch) -> Tensor:
         """Label-smoothed cross-entropy of the targets in nats, summed."""
-        encoded = self.encoder(batch.features, batch.feature_lens)
+        encoded = self.encode(batch.features, batch.feature_lens)
         return self.head.losses(encoded, batch.feature_lens, batch.targets["text"], 0)["attention"]
 
 
@@ -111,7 +117,8 @@ class Translator(PartedModel):
         if isinstance(about, TransformerPairConfig):
             self.net: nn.Module = TransformerPair(about, vocab_sizes)
         else:
-            self.net = Seq2Seq(about, vocab_sizes, folder or find_model(about.path, "translator.path"))
+            kind = Seq2Seq if isinstance(about, Seq2SeqConfig) else LlmPair
+            self.net = kind(about, vocab_sizes, folder or find_model(about.path, "translator.path"))
         self.longest: int | None = self.net.longest
         self.freeze(config.freeze)
 
@@ -120,8 +127,8 @@ class Translator(PartedModel):
         return {"net": self.net}
 
     def load_pretrained(self, ids: dict[str, list[int] | None]) -> None:
-        """Set what others trained to what they trained."""
-        self.net.load_pretrained()
+        """Set what others trained to what they trained; `ids["target"]` are a language model's ids of our tokens."""
+        self.net.load_pretrained(ids.get("target"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch of pairs of texts (`steps.prepare.pair_batches`), in nats, summed."""

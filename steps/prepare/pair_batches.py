@@ -98,19 +98,19 @@ class PairBatches(EpochBatches):
 
     def make(self, indices: list[int], number: int) -> Batch:
         """The batch of the pairs at `indices`, as batch `number` of the epoch."""
+        pairs = [self.table.pairs[index] for index in indices]
         sides = [self.table.tokens(index) for index in indices]
         sources, targets = map(list, zip(*sides, strict=True))
         if self.noise:
             rng = np.random.default_rng([self.seed, self.epoch, number])
-            pairs = [self.table.pairs[index] for index in indices]
             noisy = [self.noise(pair.source, rng, self.alphabet) for pair in pairs]
             sources = [
                 source if text == pair.source else self.tokens.source(text, pair.language)
                 for text, pair, source in zip(noisy, pairs, sources, strict=True)
             ]
         read = pad_targets(sources)
-        written = pad_targets(targets, [self.tokens.prompt] * len(indices))
-        names = [self.table.pairs[index].name for index in indices]
+        written = pad_targets(targets, [self.tokens.prompt(pair.language) for pair in pairs])
+        names = [pair.name for pair in pairs]
         return Batch(names, read.tokens, read.lens, (read.lens + written.lens).float(), {TARGET: written})
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from steps.search.attention import attention_beam_search
@@ -35,19 +33,16 @@ class Written:
     rank: float
 
 
-class Prompt(Protocol):
-    """What a decoder is given before the first token, and tokens that it must write first."""
+def search(
+    net: nn.Module, source: Tensor, lens: Tensor, prompts: Tensor, start: list[int], options: SearchOptions
+) -> list[list[Written]]:
+    """The best texts for sources `(batch, tokens)` with their `lens (batch,)`, best first.
 
-    prompt: list[int]
-    start: list[int]
-
-
-def search(net: nn.Module, source: Tensor, lens: Tensor, about: Prompt, options: SearchOptions) -> list[list[Written]]:
-    """The best texts for sources `(batch, tokens)` with their `lens (batch,)`, best first."""
+    `prompts (batch, P)` is what our decoders are given, `start` what texts of transformers' models begin with.
+    """
     if hasattr(net, "generate"):
-        return _generated(net, source, lens, about.start, options)
-    encoded = net.encoder(source, lens)
-    prompts = torch.tensor([about.prompt], device=source.device).expand(len(source), -1)
+        return _generated(net, source, lens, start, options)
+    encoded = net.encode(source, lens)
     limits = {"max_length_ratio": options.max_length_ratio, "max_tokens": options.max_tokens}
     found = attention_beam_search(
         net.head,

@@ -143,7 +143,8 @@ class TranslationTask:
     def model(self, config: TranslationTrainConfig, state: dict | None = None) -> Translator:
         """The model, what others trained as they left it, also where the `state` to go on from leaves it out."""
         model = make_translator(config, self.folder.path)
-        read_elsewhere(model, state and state["model"], {})
+        tokens = pair_tokens(config, self.folder.path)
+        read_elsewhere(model, state and state["model"], tokens.tokenizers)
         return model
 
     def batches(self, config: TranslationTrainConfig, model: Translator, world: World) -> PairTexts:

@@ -150,11 +150,11 @@ def test_out_of_memory_goes_on_in_halves_and_then_on_the_cpu(model, monkeypatch,
     translator = TextTranslator(*load_translator(model), SearchOptions(), CPU)
     sizes, original = [], TextTranslator._search
 
-    def search(self, source, lens):
+    def search(self, source, *more):
         sizes.append((self.device.type, len(source)))
         if self.device.type == "meta" or len(source) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return original(self, source, lens)
+        return original(self, source, *more)
 
     monkeypatch.setattr(TextTranslator, "_search", search)
     whole = translator(EN[:5], ["en"] * 5)

@@ -36,7 +36,7 @@ def test_a_batch_holds_both_sides(tokens):
     for batch in pair_loader(table, tokens, section()):
         targets = batch.targets["text"]
         assert max(batch.features.numel(), targets.tokens.numel()) <= 100 and targets.present.all()
-        assert targets.prompts.tolist() == [[tokens.prompt[0]]] * len(batch)
+        assert targets.prompts.tolist() == [tokens.prompt()] * len(batch)
         for row, name in enumerate(batch.ids):
             source = batch.features[row, : batch.feature_lens[row]].tolist()
             pair = PAIRS[int(name[1:])]
