@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from steps.nets.activation import gelu
 from steps.nets.speech import divided, stacked
 from steps.nets.transformer import LayerNorm, TransformerConfig, TransformerLayer, padding_mask
 from utils.errors import UserError
@@ -129,7 +130,7 @@ class ConvProjector(Projector):
             total = (-(-frames // stride) - 1) * stride + kernel - frames
             y = conv(F.pad(x.transpose(1, 2), (before, total - before))).transpose(1, 2)
             lens = divided(lens, stride)
-            x = self.dropout(F.gelu(y)) * _inside(y, lens)
+            x = self.dropout(gelu(y)) * _inside(y, lens)
         return self.out(x)
 
 

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from steps.nets.activation import Gelu
 from utils.options import Config
 
 MASKED = -1.0e4  # added to the score of what must not be seen; fits float16
 LONG = 512  # keys
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": nn.SiLU}
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": Gelu, "swish": nn.SiLU}
 Cache = tuple[Tensor, Tensor]  # keys and values (batch, heads, length, head_dim)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steps.nets.activation import Gelu
 from steps.nets.lora import load_weights, pretrained_part
 from steps.nets.speech import Encoded, FrameStacker, LayerMix, SpeechEncoder
 from steps.nets.transformer import LayerNorm, padding_mask
@@ -171,7 +172,7 @@ def _normalizes(folder: Path) -> bool:
 
 
 def _modules(config) -> nn.Module:
-    """transformers' modules, with norms in float32 and a plain convolution for the positions."""
+    """transformers' modules, with our norms (in float32) and GELU, and a plain convolution for the positions."""
     from transformers import AutoModel
 
     model = AutoModel.from_config(config, attn_implementation="eager").float()
@@ -184,6 +185,8 @@ def _modules(config) -> nn.Module:
         for key, child in module.named_children():
             if type(child) is nn.LayerNorm:
                 setattr(module, key, LayerNorm(child.normalized_shape, child.eps))
+            elif type(child).__name__ == "GELUActivation":
+                setattr(module, key, Gelu())
     return model
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steps.nets.activation import gelu
 from steps.nets.lora import load_weights, pretrained_part
 from steps.nets.speech import Encoded, FrameStacker, LayerMix, SpeechEncoder
 from steps.nets.transformer import LayerNorm, TransformerLayer, padding_mask
@@ -75,8 +76,8 @@ class WhisperEncoder(SpeechEncoder):
         features, lens = self._padded(self._within(features, lens), lens)
         x = features.transpose(1, 2)
         keep = (torch.arange(x.shape[2], device=x.device) < lens[:, None])[:, None].to(x.dtype)
-        x = F.gelu(self.conv1(x * keep))  # zeros beyond the end: as the convolution itself pads
-        x = F.gelu(self.conv2(x * keep.to(x.dtype))).transpose(1, 2)
+        x = gelu(self.conv1(x * keep))  # zeros beyond the end: as the convolution itself pads
+        x = gelu(self.conv2(x * keep.to(x.dtype))).transpose(1, 2)
         lens = torch.div(lens + 1, 2, rounding_mode="floor")
         x = x.float() + self.pos.weight[: x.shape[1]]
         mask, outputs = padding_mask(lens, x.shape[1]), []

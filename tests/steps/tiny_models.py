@@ -112,3 +112,19 @@ def make_speech_model(folder: Path, name: str, norm: str = "layer", stable: bool
     model.save_pretrained(folder, safe_serialization=True)
     Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
     return model
+
+
+def assert_gradients_of_formula(encoder: torch.nn.Module, features: tuple, monkeypatch) -> None:
+    """An encoder's gradients are those that it has with GELU by its definition in place of torch's kernel."""
+
+    def gradients() -> dict[str, torch.Tensor]:
+        encoder.zero_grad()
+        out = encoder(*features).out
+        (out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+        return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+    found = gradients()
+    monkeypatch.setattr("torch.nn.functional.gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)))
+    for name, expected in gradients().items():
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found[name], expected, atol=1e-4 * size + 1e-6, rtol=1e-3, msg=name)

@@ -13,7 +13,7 @@ from steps.nets.encoders import Wav2Vec2Config, build_encoder
 from steps.nets.model import Model, ModelConfig
 from steps.prepare.audio import compute_features
 from steps.prepare.config import FeatureConfig
-from tests.steps.tiny_models import make_speech_model
+from tests.steps.tiny_models import assert_gradients_of_formula, make_speech_model
 from utils.errors import UserError
 from utils.options import check_config
 
@@ -110,6 +110,12 @@ def test_training_in_bfloat16(models, world, kind):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         found = encoder.eval()(*padded(waves(world, 0.5, 0.9))).out
     assert torch.nn.functional.cosine_similarity(found.float(), exact, dim=-1)[0, :20].min() > 0.98
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_the_front_end_as_they_are(models, world, monkeypatch, kind):
+    encoder = make_encoder(models(kind)[0], kind[0])
+    assert_gradients_of_formula(encoder, padded(waves(world, 0.5, 0.9)), monkeypatch)
 
 
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[5]])

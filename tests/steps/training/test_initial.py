@@ -145,7 +145,7 @@ def test_what_is_frozen_does_not_move_by_a_bit(tiny_whisper, freeze):
         model.train()
         out = model.encode(features, lens).out
         model.heads["ctc"].log_probs(out).square().sum().backward()
-        updater.step(1e-2)
+        assert updater.step(1e-2)
     still = {name for name, value in model.full_state().items() if torch.equal(value, before[name])}
     parts = tuple(f"{part}." for part in freeze)
     assert still == {name for name in before if name.startswith((*parts, "encoder.pos."))}
