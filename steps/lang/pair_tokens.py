@@ -13,6 +13,8 @@ from steps.lang.text import bare, normalize
 from steps.lang.tokenizer import Tokenizer
 from utils.options import Config
 
+Ids = list[int]
+
 
 class SideConfig(Config):
     """The source or the target side: which text of an utterance it is, and its tokens."""
@@ -40,6 +42,11 @@ class PairTokens(Protocol):
     def target(self, text: str) -> list[int]:
         """Ids of its translation."""
 
+    def sample(
+        self, pair: tuple[str, str], language: str | None, alpha: float, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a text in `language` and of its translation, cut into pieces in another way than the best."""
+
     def prompt(self, language: str | None = None) -> list[int]:
         """What the decoder is given before the first token of a translation from `language`."""
 
@@ -57,6 +64,14 @@ class LangPair:
         self.sizes = {side: tokenizer.vocab_size for side, tokenizer in self.tokenizers.items()}
         self.start: list[int] = []
         self.language = language
+
+    def sample(
+        self, pair: tuple[str, str], language: str | None, alpha: float, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Ids of both sides, each cut in a way drawn with `seed`."""
+        source, target = self.tokenizers["source"], self.tokenizers["target"]
+        read = [*source.sample(pair[0], language, alpha, seed), source.eos_id]
+        return read, target.sample(pair[1], self.language, alpha, seed)
 
     def prompt(self, language: str | None = None) -> list[int]:
         """The token that begins every text."""

@@ -89,6 +89,18 @@ class Tokenizer:
         # A model with user-defined <blk> (icefall's) would read a literal "<blk>" in the text as the blank.
         return ids + [self.unk_id if i in self._hidden else i for i in self._bpe.encode(normalize(text))]
 
+    def sample(self, text: str, language: str | None, alpha: float, seed: int) -> list[int]:
+        """As `encode`, with one of the other ways to cut the text into pieces (Kudo 2018, arXiv:1804.10959).
+
+        The lower `alpha`, the less likely ways come up; a set of characters has only one way.
+        """
+        if self._bpe is None:
+            return self.encode(text, language)
+        spm.set_random_generator_seed(seed)
+        ids = self._bpe.encode(normalize(text), enable_sampling=True, alpha=alpha, nbest_size=-1)
+        tags = [self.tag_id(language)] if self.tags else []
+        return tags + [self.unk_id if i in self._hidden else i for i in ids]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; blanks, `<sos/eos>` and tags are dropped, `<unk>` becomes `⁇`."""
         kept = [index for index in map(int, ids) if index not in self._hidden]

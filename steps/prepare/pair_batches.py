@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steps.lang.pair_tokens import PairTokens
+from steps.lang.pair_tokens import Ids, PairTokens
 from steps.prepare.dataset import Batch, EpochBatches, Loader, pad_targets
 from steps.prepare.pairs import Pair, ParallelSection
 from steps.prepare.sampler import BatchPlan
@@ -93,7 +93,8 @@ class PairBatches(EpochBatches):
     def __init__(self, table: PairTable, tokens: PairTokens, config: ParallelSection, plan: PairPlan, epoch: int):
         super().__init__(plan.batches(epoch), epoch, plan.rank, plan.world_size)
         self.table, self.tokens = table, tokens
-        self.seed, self.noise = config.seed, config.noise if plan.shuffle else None
+        self.seed = config.seed
+        self.noise, self.sampling = (config.noise, config.sampling) if plan.shuffle else (None, None)
         self.alphabet = sorted(set("".join(pair.source for pair in table.pairs)) - {" "}) if self.noise else []
 
     def make(self, indices: list[int], number: int) -> Batch:
@@ -101,17 +102,21 @@ class PairBatches(EpochBatches):
         pairs = [self.table.pairs[index] for index in indices]
         sides = [self.table.tokens(index) for index in indices]
         sources, targets = map(list, zip(*sides, strict=True))
-        if self.noise:
+        if self.noise or self.sampling:
             rng = np.random.default_rng([self.seed, self.epoch, number])
-            noisy = [self.noise(pair.source, rng, self.alphabet) for pair in pairs]
-            sources = [
-                source if text == pair.source else self.tokens.source(text, pair.language)
-                for text, pair, source in zip(noisy, pairs, sources, strict=True)
-            ]
+            changed = [self._changed(pair, side, rng) for pair, side in zip(pairs, sides, strict=True)]
+            sources, targets = map(list, zip(*changed, strict=True))
         read = pad_targets(sources)
         written = pad_targets(targets, [self.tokens.prompt(pair.language) for pair in pairs])
         names = [pair.name for pair in pairs]
         return Batch(names, read.tokens, read.lens, (read.lens + written.lens).float(), {TARGET: written})
+
+    def _changed(self, pair: Pair, sides: tuple[Ids, Ids], rng: np.random.Generator) -> tuple[Ids, Ids]:
+        """Ids of both sides with noise in the source, and cut into other pieces."""
+        text = self.noise(pair.source, rng, self.alphabet) if self.noise else pair.source
+        if self.sampling:
+            return self.tokens.sample((text, pair.target), pair.language, self.sampling, int(rng.integers(1 << 31)))
+        return (sides[0] if text == pair.source else self.tokens.source(text, pair.language)), sides[1]
 
 
 def pair_loader(

@@ -177,6 +177,8 @@ class ParallelSection(Config):
     max_length: int = Field(250, ge=1)  # tokens of either side; longer pairs are left out
     num_buckets: int = Field(30, ge=1)
     noise: Noise | None = None
+    # other ways to cut texts into pieces, drawn anew in each epoch (Kudo 2018): 0.1 to 0.5, the lower the wilder
+    sampling: float | None = Field(None, gt=0, le=1)
     workers: int = Field(0, ge=0)  # processes that prepare batches; 0: the trainer's own
     seed: int = 0
 

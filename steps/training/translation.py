@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from steps.lang.pair_tokens import PairTokens
 from steps.model_folder import read_elsewhere
@@ -30,6 +30,12 @@ class TranslationTrainConfig(TranslationConfig, LoopConfig):
     # parts of the model from other experiments, such as {head: exp/mt/averaged.pt}
     init: dict[str, str] = Field(default_factory=dict)
     data: ParallelSection
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> TranslationTrainConfig:
+        if self.data.sampling and self.translator.name != "transformer":
+            raise ValueError("data.sampling: a pretrained translator's tokens have one way to cut a text, leave it out")
+        return self
 
 
 class PairTexts:

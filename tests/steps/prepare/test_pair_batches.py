@@ -45,9 +45,12 @@ def test_a_batch_holds_both_sides(tokens):
             assert float(batch.durations[row]) == len(source) + int(targets.lens[row])
 
 
-@pytest.mark.parametrize("noise", [None, {"probability": 1.0, "characters": 0.3}])
-def test_batches_are_a_function_of_seed_epoch_and_number(tokens, noise):
-    table, config = PairTable(PAIRS, tokens, 250), section(noise=noise)
+NOISE = {"probability": 1.0, "characters": 0.3}
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": NOISE}, {"sampling": 0.2}, {"noise": NOISE, "sampling": 0.2}])
+def test_batches_are_a_function_of_seed_epoch_and_number(tokens, options):
+    table, config = PairTable(PAIRS, tokens, 250), section(**options)
     whole = list(pair_loader(table, tokens, config, epoch=3))
     later = list(pair_loader(table, tokens, config, epoch=3, start_batch=2))
     assert len(whole) == len(later) + 2 and all(map(same, whole[2:], later))
@@ -57,12 +60,23 @@ def test_batches_are_a_function_of_seed_epoch_and_number(tokens, noise):
     assert sorted(name for share in shares for batch in share for name in batch.ids) == sorted(p.name for p in PAIRS)
     clean = pair_loader(table, tokens, section(), epoch=3)
     changed = [not same(batch, other) for batch, other in zip(whole, clean, strict=True)]
-    assert all(changed) if noise else not any(changed)
+    assert all(changed) if options else not any(changed)
+
+
+def test_sampled_pieces_say_the_same(tokens):
+    table = PairTable(PAIRS, tokens, 250)
+    for batch in pair_loader(table, tokens, section(sampling=0.1)):
+        targets = batch.targets["text"]
+        for row, name in enumerate(batch.ids):
+            pair = PAIRS[int(name[1:])]
+            assert tokens.decode(targets.tokens[row, : targets.lens[row]].tolist()) == pair.target
+            source = batch.features[row, : batch.feature_lens[row]].tolist()
+            assert tokens.tokenizers["source"].decode(source[:-1]) == pair.source and source[-1] == 1
 
 
 def test_validation_is_whole_and_unchanged(tokens):
     table = PairTable(PAIRS, tokens, 250)
-    found = list(pair_loader(table, tokens, section(noise={"probability": 1.0}), train=False))
+    found = list(pair_loader(table, tokens, section(noise={"probability": 1.0}, sampling=0.1), train=False))
     assert sorted(name for batch in found for name in batch.ids) == sorted(pair.name for pair in PAIRS)
     lengths = [batch.features.shape[1] for batch in found]
     assert lengths == sorted(lengths, reverse=True)

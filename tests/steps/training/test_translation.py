@@ -116,6 +116,15 @@ def test_adapters_of_a_pretrained_one_are_all_that_is_saved(train, conf, tmp_pat
         (["target.target=translation.de"], r"cuts\.jsonl\.gz: no utterance has translation\.de"),
         (["data.train=nowhere.jsonl"], r"nowhere\.jsonl does not exist"),
         (["data.max_length=3"], r"all pairs are longer than 3 tokens: raise data\.max_length"),
+        (
+            [
+                "data.sampling=0.1",
+                "translator={name: seq2seq, path: x}",
+                "source={}",
+                "target={target: translation.fr}",
+            ],
+            r"data\.sampling: a pretrained translator's tokens",
+        ),
         (["source.lang=nowhere"], r"nowhere/tokens\.txt does not exist"),
         (["freeze=[net.heads]"], r"freeze: the model has no part 'net\.heads' \(did you mean 'net\.head'\?\)"),
         (["translator={name: seq2seq, path: ./nowhere}", "source={}", "target={target: translation.fr}"], r"no folder"),
