@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -41,6 +42,9 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing finished is lost, the same command continues", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # whoever read the output has enough (head): Python's own attempts to write must end too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
     except OSError as error:
         sentence = _sentence(error)
         if sentence is None:
