@@ -33,14 +33,19 @@ dragoman_start() {
 
 # Waits until at most $1 of the stage's commands run; when one failed, waits for the others and ends the recipe.
 dragoman_wait() {
-  local status=0 code
+  local status=0 code job left
   trap : INT # each command saves what it has, and says so
   while [ "${#dragoman_jobs[@]}" -gt "$1" ] || { [ "$status" -ne 0 ] && [ "${#dragoman_jobs[@]}" -gt 0 ]; }; do
-    code=0
-    wait "${dragoman_jobs[0]}" || code=$?
-    if kill -0 "${dragoman_jobs[0]}" 2>/dev/null; then continue; fi # only the wait was interrupted
-    dragoman_jobs=("${dragoman_jobs[@]:1}")
-    [ "$code" -eq 0 ] || status=$code
+    left=()
+    for job in "${dragoman_jobs[@]}"; do
+      if kill -0 "$job" 2>/dev/null; then left+=("$job") && continue; fi
+      code=0
+      wait "$job" || code=$?
+      [ "$code" -eq 0 ] || status=$code
+    done
+    # asked now and then which one has ended: "wait -n" is not in every bash
+    if [ "${#left[@]}" -eq "${#dragoman_jobs[@]}" ]; then sleep 0.2 || true; fi
+    dragoman_jobs=(${left[@]+"${left[@]}"})
   done
   trap - INT
   [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }

@@ -24,7 +24,7 @@ def copy_recipe(root: Path, recipe: str, change: Callable[[dict], None]) -> Path
     shutil.copy(ROOT / "egs" / recipe / "run.sh", folder)
     for path in (folder / "conf/mini").glob("*.yaml"):
         values = yaml.safe_load(path.read_text())
-        if "heads" in values:
+        if "heads" in values or "translator" in values:
             change(values)
             path.write_text(yaml.safe_dump(values))
     return folder

@@ -15,6 +15,11 @@ from tests.steps.tiny_models import ZIPFORMER, make_whisper
 
 def shrink(values: dict) -> None:
     """A model that trains in seconds."""
+    values.update(epochs=1, precision="float32")
+    if "translator" in values:
+        for side in ("encoder", "decoder"):
+            values["translator"][side] = {"dim": 16, "layers": 1, "heads": 2, "feedforward_dim": 16}
+        return
     if values["encoder"]["name"] == "zipformer":
         values["encoder"] = {**ZIPFORMER, "output_downsampling_factor": 1}  # a letter takes 60 ms
     if values["encoder"]["name"] == "stored":
@@ -22,14 +27,13 @@ def shrink(values: dict) -> None:
     for head in values["heads"].values():
         if "decoder" in head and "path" not in head:
             head["decoder"] = {"dim": 16, "layers": 1, "heads": 2, "feedforward_dim": 16}
-    values.update(epochs=1, precision="float32")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = copy_recipe(tmp_path, "mboshi_french/st", shrink)
     replace(folder, "local.mboshi manifests", "local.mboshi manifests --valid 6")
-    replace(folder, "--vocab-size 1000", "--vocab-size 40")
+    replace(folder, "--vocab-size 1000", "--vocab-size 30")
     return folder
 
 
@@ -46,12 +50,23 @@ def test_from_the_corpus_to_the_table(folder, tmp_path):
         "dev.attention.beam",
         "valid.attention.beam",
         "dev.ctc.prefix_beam",
+        "dev.mt.beam",
+        "dev.reference.beam",
     } <= found
     score = json.loads((folder / "exp/whisper-aed/decode/dev.attention.beam/score.json").read_text())
     assert "bleu" in score["all"] and score["casings"] and "reference_in_train" in score["subsets"]
     report = (folder / "RESULTS.md").read_text()
-    systems = ("blind", "fbank-transducer", "fbank-aed", "frozen-transducer", "frozen-aed", "whisper-aed", "llm")
-    assert all(name in report for name in (*systems, "recogniser"))
+    systems = (
+        "blind",
+        "fbank-transducer",
+        "fbank-aed",
+        "frozen-transducer",
+        "frozen-aed",
+        "whisper-aed",
+        "cascade",
+        "llm",
+    )
+    assert all(name in report for name in (*systems, "recogniser", "cascade, true transcripts"))
     again = run_recipe(folder, *options)
     assert again.returncode == 0 and "finished in" in again.stdout and "train-blind: done before" in again.stdout
 

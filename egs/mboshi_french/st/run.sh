@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Mboshi to French, end to end: transducer and attention from filter banks and on a frozen Whisper, a fine-tuned Whisper
-# that began as a recogniser, and a large language model that listens through that recogniser's encoder. "blind"
-# translates without listening: what a language model alone would score.
+# Mboshi to French, three ways on one corpus with one scorer: a cascade (recogniser, then text translation), end-to-end
+# models (transducer and attention; from filter banks, on a frozen Whisper, and on a fine-tuned one), and a large language
+# model that listens. "blind" translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""           # the authors' folder, cloned (otherwise stage 0 fetches it)
-systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed llm"  # rows of the table
+systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm"  # rows of the table
 whisper=openai/whisper-base              # pretrained speech encoder (and decoder): a hub name or a folder
 llm=HuggingFaceTB/SmolLM2-135M-Instruct  # large language model: a hub name or a folder
 conf=conf/laptop    # a YAML for each model
@@ -23,13 +23,13 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
 chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
-features() { case $1 in blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; *) echo whisper ;; esac }
+features() { case $1 in mt) echo manifests ;; blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; *) echo whisper ;; esac }
 cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
 
-first=""  # two systems begin with a recogniser
-case $systems in *whisper-aed* | *llm*) first=recogniser ;; esac
-kinds=$(for model in $first $systems; do features "$model"; done | sort -u)
-texts=data/$(echo "$kinds" | tail -n 1)/train/cuts.jsonl.gz
+# most systems are one model; three begin with the recogniser, and the cascade has a text translator besides
+first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/')
+case $systems in *cascade* | *whisper-aed* | *llm*) first=recogniser ;; esac
+kinds=$(for model in $first $models; do features "$model"; done | sort -u | grep -v manifests)
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] || run corpus --out downloads/mboshi-french-parallel-corpus -- \
@@ -51,33 +51,37 @@ stage 2 "Features" && for kind in $kinds; do
 done
 
 if stage 3 "Token sets"; then
+  texts=data/manifests/train_supervisions.jsonl.gz
   lang() { run "lang-$1" --in "$texts" --out "data/$1/tokens.txt" -- \
     python -m steps.lang.prepare --cuts "$texts" --out "data/$1" "${@:2}"; }
   lang lang_mdw --target text --type char
+  lang lang_mdw_bpe --target text --type bpe --vocab-size 1000
   lang lang_fr --target translation.fr --type bpe --vocab-size 1000
   ! chosen whisper-aed || lang lang_whisper --target translation.fr --type pretrained --path downloads/whisper
   ! chosen llm || lang lang_llm --target translation.fr --type pretrained --path downloads/llm
 fi
 
 train_model() { # name, further inputs, overrides
-  run "train-$1" --in "data/$(features "$1")/train data/lang_* $conf/$1.yaml $2" --out "$exp/$1/averaged.pt" -- \
+  run "train-$1" --in "data/$(features "$1") data/lang_* $conf/$1.yaml $2" --out "$exp/$1/averaged.pt" -- \
     $train "$conf/$1.yaml" --out "$exp/$1" "${@:3}"
 }
 
-stage 5 "Training of the recogniser" && [ -n "$first" ] && train_model recogniser ""
+stage 5 "Training" "$parallel" && for model in $first $models; do
+  case $model in whisper-aed | llm) ;; *) train_model $model "" ;; esac
+done
 
-stage 5 "Training" "$parallel" && for model in $systems; do
+recogniser=$exp/recogniser/averaged.pt
+stage 5 "Training of what begins with the recogniser" "$parallel" && for model in $models; do
   case $model in
-    whisper-aed) train_model $model "$exp/recogniser/averaged.pt" \
-      "init.encoder=$exp/recogniser/averaged.pt" "init.heads.ctc=$exp/recogniser/averaged.pt" ;;
-    llm) train_model $model "$exp/recogniser/averaged.pt" "init.encoder=$exp/recogniser/averaged.pt" ;;
-    *) train_model $model "" ;;
+    whisper-aed) train_model $model "$recogniser" "init.encoder=$recogniser" "init.heads.ctc=$recogniser" ;;
+    llm) train_model $model "$recogniser" "init.encoder=$recogniser" ;;
   esac
 done
 
-stage 6 "Decoding" "$parallel" && for model in $first $systems; do
+stage 6 "Decoding" "$parallel" && for model in $first $models; do
   case $model in
-    recogniser) search="ctc:prefix_beam" ;;
+    mt) continue ;;
+    recogniser) search="ctc:prefix_beam --nbest $beam" ;;
     *-transducer) search="ctc:prefix_beam transducer:modified_beam" ;;
     llm) search="llm:greedy llm:beam --no-repeat-ngram 3" ;;
     blind) search="attention:beam --no-repeat-ngram 3" ;;
@@ -86,6 +90,16 @@ stage 6 "Decoding" "$parallel" && for model in $first $systems; do
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts "$model")" --out "$exp/$model/decode" -- \
     python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" \
     --out "$exp/$model/decode"
+done
+
+stage 7 "Translation of text" && chosen cascade && for split in $splits; do
+  recognised=$exp/recogniser/decode/$split.ctc.prefix_beam
+  run "translate-$split" --in "$exp/mt/averaged.pt $recognised" --out "$exp/cascade/decode/$split.mt.beam" -- \
+    python -m steps.translate --model "$exp/mt" --in "$recognised" --system cascade --beam "$beam" --nbest "$beam" \
+    --out "$exp/cascade/decode/$split.mt.beam"
+  run "translate-reference-$split" --in "$exp/mt/averaged.pt $recognised" --out "$exp/mt/decode/$split.reference.beam" -- \
+    python -m steps.translate --model "$exp/mt" --in "$recognised" --reference --system "cascade, true transcripts" \
+    --beam "$beam" --out "$exp/mt/decode/$split.reference.beam"
 done
 
 if stage 8 "Scores"; then
