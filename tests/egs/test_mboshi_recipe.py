@@ -33,7 +33,7 @@ def shrink(values: dict) -> None:
 def folder(tmp_path: Path) -> Path:
     folder = copy_recipe(tmp_path, "mboshi_french/st", shrink)
     replace(folder, "local.mboshi manifests", "local.mboshi manifests --valid 6")
-    replace(folder, "--vocab-size 1000", "--vocab-size 30")
+    replace(folder, "--vocab-size 1000", "--vocab-size 33")
     return folder
 
 

@@ -103,7 +103,7 @@ stage 7 "Translation of text" && chosen cascade && for split in $splits; do
 done
 
 if stage 8 "Scores"; then
-  decoded=$(printf "$exp/%s/decode " $first $systems)
+  decoded=$(printf "$exp/%s/decode " $first $systems $(printf '%s\n' $models | grep -x mt))
   baseline=$(chosen blind && printf -- "--baseline $exp/blind/decode/%s.attention.beam " $splits)
   run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results" \
     --casing lower cased --select valid $baseline --title "Mboshi to French"
