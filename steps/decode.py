@@ -25,7 +25,7 @@ from steps.recogniser import Recogniser, add_arguments, count, natural, search_o
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import Search
 from utils.errors import UserError, run
-from utils.files import write_json, write_jsonl
+from utils.files import read_json, write_json, write_jsonl
 from utils.hardware import provenance
 from utils.options import Parser
 
@@ -120,6 +120,7 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
     keep = [i for i, supervision in enumerate(supervisions) if any(output.wants(supervision) for output in outputs)]
     table = cuts.subset(keep)
     loader = make_loader(table, {}, data, train=False)
+    before = stored_encoder_seconds(cuts)
     with tqdm(total=round(table.durations.sum(), 1), unit="s", desc=split, disable=None) as progress:
         for batch, indices in zip(loader, loader.plan.batches(0), strict=True):
             places = [keep[index] for index in indices]
@@ -134,12 +135,21 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
                 output.search_seconds += search_seconds
                 audio = float(batch.durations[rows].sum())
                 output.audio_seconds += audio
-                output.encoder_seconds += seconds * audio / float(batch.durations.sum())
+                output.encoder_seconds += audio * (before + seconds / float(batch.durations.sum()))
                 for row, hypotheses in zip(rows, found, strict=True):
                     place, duration = places[row], float(batch.durations[row])
                     keep_row(output, place, supervisions[place], batch.ids[row], duration, hypotheses, recogniser)
             progress.update(float(batch.durations.sum()))
     return outputs
+
+
+def stored_encoder_seconds(cuts: Cuts) -> float:
+    """What a frozen encoder, whose output is the features, took in stage 2 for a second of speech (0: none did)."""
+    about = Path(cuts.source).with_name("features.json")
+    if not cuts.stored or cuts.config.encoder is None or not about.exists():
+        return 0.0
+    told = read_json(about)
+    return told.get("process_seconds", 0.0) / max(told["hours"] * 3600, 1.0)
 
 
 def keep_row(
@@ -199,7 +209,8 @@ def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None
 
 
 def about(split: str, output: Output, recogniser: Recogniser) -> dict:
-    """`decode.json`. `rtf` is encoder and search time over audio time, without loading the model and the features."""
+    """`decode.json`. `rtf` is encoder and search time over audio time, without loading the model and the features (but
+    with the time of a frozen encoder that made the features)."""
     seconds = output.encoder_seconds + output.search_seconds
     return {
         "model": str(recogniser.folder),

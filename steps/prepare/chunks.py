@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -49,7 +50,7 @@ class Chunk:
 
     @property
     def rows(self) -> Path:
-        """The finished chunk: a line with the fingerprint, then one line a cut or rejected utterance."""
+        """The finished chunk: a line with fingerprint and seconds, then one line a cut or rejected utterance."""
         return self.archive.with_suffix(".jsonl")
 
     @property
@@ -106,12 +107,14 @@ def is_done(chunk: Chunk) -> bool:
 
 def process_chunk(chunk: Chunk) -> tuple[str, int]:
     """Make the chunk's features, cuts and rejections, atomically; returns (name, utterances)."""
-    rows: list[dict] = [{"fingerprint": chunk.fingerprint}]
+    rows: list[dict] = []
+    started = time.perf_counter()
     chunk.rows.unlink(missing_ok=True)  # the rows vouch for the archive: never old rows beside a new archive
     with _writer(chunk) as writer:
         for recording, supervisions in chunk.work:
             rows += _process_recording(recording, supervisions, chunk, writer)
-    write_jsonl(chunk.rows, rows)
+    about = {"fingerprint": chunk.fingerprint, "seconds": round(time.perf_counter() - started, 3)}
+    write_jsonl(chunk.rows, [about, *rows])
     return chunk.archive.stem, chunk.utterances
 
 

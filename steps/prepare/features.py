@@ -127,16 +127,18 @@ def _remove_leftovers(folder: Path, chunks: list[Chunk]) -> None:
 
 
 def _join(chunks: list[Chunk], bad: list[dict], folder: Path, config: FeatureConfig) -> dict:
-    """Write cuts and quarantine of all chunks, in the manifests' order; returns their counts."""
-    rejected, seconds, count = list(bad), 0.0, 0
+    """Write cuts and quarantine of all chunks, in the manifests' order; returns their counts, and what they took."""
+    rejected, seconds, spent, count = list(bad), 0.0, 0.0, 0
 
     def cuts() -> Iterator[dict]:
-        nonlocal seconds, count
+        nonlocal seconds, spent, count
         for chunk in chunks:
             for row in read_jsonl(chunk.rows):
                 if "bad" in row:
                     rejected.append(row["bad"])
-                elif "cut" in row:
+                elif "fingerprint" in row:
+                    spent += row.get("seconds", 0.0)
+                else:
                     seconds += row["cut"]["duration"]
                     count += 1
                     yield row["cut"]
@@ -145,7 +147,8 @@ def _join(chunks: list[Chunk], bad: list[dict], folder: Path, config: FeatureCon
     write_jsonl(folder / "quarantine.jsonl", rejected)
     _refuse_bad_split(rejected, sum(chunk.utterances for chunk in chunks) + len(bad), folder, config)
     reasons = dict(Counter(row["reason"] for row in rejected).most_common())
-    return {"utterances": count, "hours": round(seconds / 3600, 4), "quarantined": reasons}
+    hours = round(seconds / 3600, 4)
+    return {"utterances": count, "hours": hours, "process_seconds": round(spent, 1), "quarantined": reasons}
 
 
 def _refuse_bad_split(rejected: list[dict], total: int, folder: Path, config: FeatureConfig) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lhotse import CutSet, validate
 
+from steps.decode import stored_encoder_seconds
 from steps.nets.encoders import build_encoder, pretrained_config
 from steps.prepare.audio import compute_features
 from steps.prepare.config import FeatureConfig
@@ -18,7 +19,7 @@ from steps.prepare.features import main
 from steps.prepare.validate import cut_samples
 from tests.steps.tiny_models import make_speech_model
 from utils.errors import UserError
-from utils.files import read_jsonl
+from utils.files import read_json, read_jsonl
 from utils.options import load_config
 
 
@@ -83,6 +84,14 @@ def test_the_same_again_is_not_done_again(world, models, tmp_path, capsys):
     (models["whisper"] / "model.safetensors").touch()  # another encoder, for all that is known
     prepare(world, tmp_path, section(models, "whisper", downsample=2))
     assert "done before" not in capsys.readouterr().out
+
+
+def test_decoding_counts_what_the_encoder_took_in_stage_2(world, models, tmp_path):
+    cuts = Cuts.load(prepare(world, tmp_path, section(models, "whisper")) / "test" / "cuts.jsonl.gz")
+    spent = read_json(tmp_path / "test" / "features.json")["process_seconds"]
+    assert spent > 0
+    assert stored_encoder_seconds(cuts) == pytest.approx(spent / cuts.durations.sum(), rel=0.02)
+    assert stored_encoder_seconds(Cuts.load(world.cuts)) == 0  # the encoder is the model's own
 
 
 def test_too_long_for_the_encoder_is_for_the_quarantine(world, models, tmp_path):
