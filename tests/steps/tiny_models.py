@@ -18,7 +18,8 @@ ZIPFORMER = {
     "num_heads": 2,
     "cnn_module_kernel": 7,
 }
-SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|it|>", "<|transcribe|>", "<|notimestamps|>")
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|it|>")
+SPECIAL = (*SPECIAL, "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
 TIMES = tuple(f"<|{second / 50:.2f}|>" for second in range(5))
 PROMPT = "<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>"
 SIZES = {"d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
@@ -54,15 +55,13 @@ def make_whisper(folder: Path, texts: Iterable[str], seed: int = 0, **sizes):
         decoder_layers=2,
         encoder_ffn_dim=24,
         decoder_ffn_dim=24,
-        max_source_positions=150,
-        max_target_positions=40,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
         decoder_start_token_id=ids["<|startoftranscript|>"],
         suppress_tokens=None,
         begin_suppress_tokens=None,
-        **{**SIZES, **sizes},
+        **{**SIZES, "max_source_positions": 150, "max_target_positions": 40, **sizes},
     )
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(config).eval()

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Asterisk prompts: recognition of five languages and translation into English, from nothing to WER and BLEU.
 # From scratch: "joint" learns the transcript (CTC) and the English translation (transducer) with one encoder,
-# "translation" the translation alone. On demand: Whisper base as it is ("whisper-zero-shot") and fine-tuned for both
-# tasks ("whisper"). Where Whisper cannot be had, what needs it is left out.
+# "translation" the translation alone. Pretrained: Whisper base as it is ("whisper-zero-shot") and fine-tuned for both
+# tasks ("whisper"); what the latter hears is also translated as text ("cascade"). On demand: "llm", a language model that
+# listens through Whisper's encoder. Where Whisper cannot be had, what needs it is left out.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""                    # a folder that has the packages already (otherwise stage 0 downloads them)
 languages="en es fr it ru"   # languages that are recognised
-systems="joint translation"  # what is trained, of conf/*/<system>.yaml; also whisper-zero-shot, whisper
+systems="joint translation whisper-zero-shot whisper cascade"  # rows of the table; also llm
 whisper=openai/whisper-base  # a hub name, or a folder in transformers' layout
+llm=HuggingFaceTB/SmolLM2-135M-Instruct  # the same
 conf=conf/laptop             # conf/laptop or conf/gpu
 splits="dev test"            # what is decoded and scored
 exp=exp                      # folder of models, logs and results: another one for another conf
@@ -23,23 +25,27 @@ parallel=2                   # systems that are trained and decoded at the same 
 results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
-folder() { case $1 in whisper*) echo data/whisper ;; *) echo data ;; esac }
+chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
+folder() { case $1 in whisper* | llm) echo data/whisper ;; *) echo data ;; esac }
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 cuts_of() { printf "$(folder "$1")/%s/cuts.jsonl.gz " $splits; }
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] ||
     run download --out downloads -- python -m local.asterisk download --out downloads --languages $languages
-  case $systems in *whisper*) # status 3: it cannot be had, and the sentence says so
+  case $systems in *whisper* | *cascade* | *llm*) # status 3: it cannot be had, and the sentence says so
     python -m steps.pretrained.fetch "$whisper" --out downloads/whisper || [ $? -eq 3 ] ;;
   esac
+  ! chosen llm || run llm --out downloads/llm -- python -m steps.pretrained.fetch "$llm" --out downloads/llm
 fi
 if [ ! -e downloads/whisper/config.json ]; then
-  kept=$(for system in $systems; do case $system in whisper*) ;; *) echo "$system" ;; esac; done | xargs)
+  kept=$(for system in $systems; do case $system in whisper* | cascade | llm) ;; *) echo "$system" ;; esac; done | xargs)
   [ "$kept" = "$systems" ] || echo "downloads/whisper is not there: going on with $kept" >&2
   systems=$kept
 fi
-decoded=$(printf "$exp/%s/decode " $systems)
+# the cascade is the fine-tuned Whisper and a translator of text
+models=$(printf '%s\n' $systems | sed 's/^cascade$/whisper mt/' | tr ' ' '\n' | awk '!seen[$0]++')
+decoded=$(printf "$exp/%s/decode " $systems $(printf '%s\n' $models | grep -x mt))
 
 stage 1 "Manifests" &&
   run manifests --in "${corpus:-downloads}" --out data/manifests -- \
@@ -48,7 +54,7 @@ stage 1 "Manifests" &&
 if stage 2 "Features"; then
   run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $cuts" -- \
     python -m steps.prepare.features --manifests data/manifests --out data --config "$conf/features.yaml" --jobs "$jobs"
-  case $systems in *whisper*)
+  case $models in *whisper* | *llm*)
     run features-whisper --in "data/manifests $conf/whisper-features.yaml" --out data/whisper -- \
       python -m steps.prepare.features --manifests data/manifests --out data/whisper \
       --config "$conf/whisper-features.yaml" --jobs "$jobs" ;;
@@ -56,32 +62,47 @@ if stage 2 "Features"; then
 fi
 
 if stage 3 "Token sets"; then
-  run lang-text --in data/train/cuts.jsonl.gz --out data/lang_char/tokens.txt -- \
-    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text --type char --out data/lang_char
-  run lang-translation --in data/train/cuts.jsonl.gz --out data/lang_bpe_en/tokens.txt -- \
-    python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target translation.en --same-language \
-    --type bpe --vocab-size 250 --out data/lang_bpe_en
-  case $systems in *whisper*)
-    run lang-whisper --in data/train/cuts.jsonl.gz --out data/lang_whisper/tokens.txt -- \
-      python -m steps.lang.prepare --cuts data/train/cuts.jsonl.gz --target text translation.en --type pretrained \
-      --path downloads/whisper --all-tokens --out data/lang_whisper ;;
+  texts=data/train/cuts.jsonl.gz
+  lang() { run "$1" --in "$texts" --out "data/$2/tokens.txt" -- \
+    python -m steps.lang.prepare --cuts "$texts" --out "data/$2" "${@:3}"; }
+  lang lang-text lang_char --target text --type char
+  lang lang-translation lang_bpe_en --target translation.en --same-language --type bpe --vocab-size 250
+  ! chosen cascade || lang lang-source lang_bpe --target text --type bpe --vocab-size 1000
+  case $models in *whisper*)
+    lang lang-whisper lang_whisper --target text translation.en --type pretrained --path downloads/whisper \
+      --all-tokens ;;
   esac
+  ! chosen llm || lang lang-llm lang_llm --target translation.en --type pretrained --path downloads/llm --all-tokens
 fi
 
-stage 5 "Training" "$parallel" && for model in $systems; do
+stage 5 "Training" "$parallel" && for model in $models; do
   run "train-$model" --in "$(folder "$model")/train/cuts.jsonl.gz data/lang_* $conf/$model.yaml" \
     --out "$exp/$model/averaged.pt" -- $train "$conf/$model.yaml" --out "$exp/$model"
 done
 
-stage 6 "Decoding" "$parallel" && for model in $systems; do
+stage 6 "Decoding" "$parallel" && for model in $models; do
+  options=""
   case $model in
+    mt) continue ;;
     joint) search="ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam" ;;
     translation) search="transducer:greedy transducer:modified_beam" ;;
-    *) search="transcript:beam translation:beam" ;;
+    llm) search="llm:beam" ;;
+    whisper) search="transcript:beam translation:beam" options="--nbest $beam" ;;
+    *) search="transcript:beam translation:beam" options="--max-duration 25" ;; # 30 s are encoded for each utterance
   esac
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \
-    python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" \
+    python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" $options \
     --out "$exp/$model/decode"
+done
+
+stage 7 "Translation of text" && chosen cascade && for split in $splits; do
+  translate() { # name, system, output, further options
+    run "$1-$split" --in "$exp/mt/averaged.pt $recognised/hyp.jsonl" --out "$3" -- python -m steps.translate \
+      --model "$exp/mt" --in "$recognised" --system "$2" --beam "$beam" --out "$3" "${@:4}"
+  }
+  recognised=$exp/whisper/decode/$split.transcript.beam
+  translate translate cascade "$exp/cascade/decode/$split.mt.beam" --nbest "$beam"
+  translate translate-reference "cascade, true transcripts" "$exp/mt/decode/$split.reference.beam" --reference
 done
 
 if stage 8 "Scores"; then

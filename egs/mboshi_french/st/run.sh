@@ -93,13 +93,13 @@ stage 6 "Decoding" "$parallel" && for model in $first $models; do
 done
 
 stage 7 "Translation of text" && chosen cascade && for split in $splits; do
+  translate() { # name, system, output, further options
+    run "$1-$split" --in "$exp/mt/averaged.pt $recognised/hyp.jsonl" --out "$3" -- python -m steps.translate \
+      --model "$exp/mt" --in "$recognised" --system "$2" --beam "$beam" --out "$3" "${@:4}"
+  }
   recognised=$exp/recogniser/decode/$split.ctc.prefix_beam
-  run "translate-$split" --in "$exp/mt/averaged.pt $recognised" --out "$exp/cascade/decode/$split.mt.beam" -- \
-    python -m steps.translate --model "$exp/mt" --in "$recognised" --system cascade --beam "$beam" --nbest "$beam" \
-    --out "$exp/cascade/decode/$split.mt.beam"
-  run "translate-reference-$split" --in "$exp/mt/averaged.pt $recognised" --out "$exp/mt/decode/$split.reference.beam" -- \
-    python -m steps.translate --model "$exp/mt" --in "$recognised" --reference --system "cascade, true transcripts" \
-    --beam "$beam" --out "$exp/mt/decode/$split.reference.beam"
+  translate translate cascade "$exp/cascade/decode/$split.mt.beam" --nbest "$beam"
+  translate translate-reference "cascade, true transcripts" "$exp/mt/decode/$split.reference.beam" --reference
 done
 
 if stage 8 "Scores"; then
