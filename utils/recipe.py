@@ -117,7 +117,8 @@ def maker(recipe: Recipe, path: str) -> int | None:
         pairs = list(zip(parts, globs))  # noqa: B905  the shorter one is a folder of the longer
         if not all(fnmatch.fnmatch(part, glob) or fnmatch.fnmatch(glob, part) for part, glob in pairs):
             continue
-        rank = (len(pairs), -abs(len(parts) - len(globs)), sum(part == glob for part, glob in pairs))
+        named = sum(len(glob.replace("*", "")) for _, glob in pairs)
+        rank = (len(pairs), -abs(len(parts) - len(globs)), named)
         if best is None or rank > best[0]:
             best = (rank, number)
     return best[1] if best else None

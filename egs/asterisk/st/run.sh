@@ -63,16 +63,15 @@ fi
 
 if stage 3 "Token sets"; then
   texts=data/train/cuts.jsonl.gz
-  lang() { run "$1" --in "$texts" --out "data/$2/tokens.txt" -- \
-    python -m steps.lang.prepare --cuts "$texts" --out "data/$2" "${@:3}"; }
-  lang lang-text lang_char --target text --type char
-  lang lang-translation lang_bpe_en --target translation.en --same-language --type bpe --vocab-size 250
-  ! chosen cascade || lang lang-source lang_bpe --target text --type bpe --vocab-size 1000
+  lang() { run "lang-$1" --in "$texts" --out "data/lang_$1/tokens.txt" -- \
+    python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"; }
+  lang char --target text --type char
+  lang bpe_en --target translation.en --same-language --type bpe --vocab-size 250
+  ! chosen cascade || lang bpe --target text --type bpe --vocab-size 1000
   case $models in *whisper*)
-    lang lang-whisper lang_whisper --target text translation.en --type pretrained --path downloads/whisper \
-      --all-tokens ;;
+    lang whisper --target text translation.en --type pretrained --path downloads/whisper --all-tokens ;;
   esac
-  ! chosen llm || lang lang-llm lang_llm --target translation.en --type pretrained --path downloads/llm --all-tokens
+  ! chosen llm || lang llm --target translation.en --type pretrained --path downloads/llm --all-tokens
 fi
 
 stage 5 "Training" "$parallel" && for model in $models; do

@@ -52,13 +52,13 @@ done
 
 if stage 3 "Token sets"; then
   texts=data/manifests/train_supervisions.jsonl.gz
-  lang() { run "lang-$1" --in "$texts" --out "data/$1/tokens.txt" -- \
-    python -m steps.lang.prepare --cuts "$texts" --out "data/$1" "${@:2}"; }
-  lang lang_mdw --target text --type char
-  lang lang_mdw_bpe --target text --type bpe --vocab-size 1000
-  lang lang_fr --target translation.fr --type bpe --vocab-size 1000
-  ! chosen whisper-aed || lang lang_whisper --target translation.fr --type pretrained --path downloads/whisper
-  ! chosen llm || lang lang_llm --target translation.fr --type pretrained --path downloads/llm
+  lang() { run "lang-$1" --in "$texts" --out "data/lang_$1/tokens.txt" -- \
+    python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"; }
+  lang mdw --target text --type char
+  lang mdw_bpe --target text --type bpe --vocab-size 1000
+  lang fr --target translation.fr --type bpe --vocab-size 1000
+  ! chosen whisper-aed || lang whisper --target translation.fr --type pretrained --path downloads/whisper
+  ! chosen llm || lang llm --target translation.fr --type pretrained --path downloads/llm
 fi
 
 train_model() { # name, further inputs, overrides
