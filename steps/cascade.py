@@ -150,6 +150,13 @@ def read_stages(folder: Path) -> list[dict]:
     return about.get("stages") or [about]
 
 
+def chained(stages: Sequence[dict], audio: float) -> dict:
+    """What `decode.json` says of all `stages` together, which heard `audio` seconds (0: they read text)."""
+    seconds = round(sum(stage.get("seconds") or 0.0 for stage in stages), 6)
+    total = {"seconds": seconds, "parameters": sum(stage.get("parameters") or 0 for stage in stages)}
+    return total | ({"audio_seconds": audio, "rtf": round(seconds / audio, 6)} if audio else {})
+
+
 def write_folder(folder: Path, rows: list[Row], lists: list[Row], about: dict) -> None:
     """Write a decode folder; `decode.json` last, so that it vouches for the rest."""
     for stale in ("decode.json", "nbest.jsonl"):

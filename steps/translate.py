@@ -18,7 +18,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from steps.cascade import Utterance, from_decoding, from_lines, from_manifest, read_stages, translate, write_folder
+from steps.cascade import (
+    Utterance,
+    chained,
+    from_decoding,
+    from_lines,
+    from_manifest,
+    read_stages,
+    translate,
+    write_folder,
+)
 from steps.decode import split_names
 from steps.lang.corpus import language_of
 from steps.recogniser import count, natural, positive
@@ -129,18 +138,13 @@ def about(args: argparse.Namespace, translator: TextTranslator, rows: list[dict]
         "precision": args.precision,
     }
     audio = round(sum(row.get("duration") or 0.0 for row in rows), 3)
-    every = [*stages, own]
-    total = {
-        "seconds": round(sum(stage.get("seconds") or 0.0 for stage in every), 6),
-        "parameters": sum(stage.get("parameters") or 0 for stage in every),
-    }
     if audio:
         own |= {"audio_seconds": audio, "rtf": round(own["seconds"] / audio, 6)}
-        total |= {"audio_seconds": audio, "rtf": round(total["seconds"] / audio, 6)}
+    every = [*stages, own]
     named = {"system": args.system} if args.system else {}
     command = shlex.join(["python", "-m", "steps.translate", *sys.argv[1:]])
     chain = {"stages": every} if stages else {}
-    return {**named, **own, **total, **provenance(command), **chain}
+    return {**named, **own, **chained(every, audio), **provenance(command), **chain}
 
 
 def _split(args: argparse.Namespace, stages: list[dict]) -> str:

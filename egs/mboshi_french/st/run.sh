@@ -81,14 +81,14 @@ done
 stage 6 "Decoding" "$parallel" && for model in $first $models; do
   case $model in
     mt) continue ;;
-    recogniser) search="ctc:prefix_beam --nbest $beam" ;;
+    recogniser) search="ctc:prefix_beam" ;;
     *-transducer) search="ctc:prefix_beam transducer:modified_beam" ;;
     llm) search="llm:greedy llm:beam --no-repeat-ngram 3" ;;
     blind) search="attention:beam --no-repeat-ngram 3" ;;
     *) search="ctc:prefix_beam attention:greedy attention:beam --no-repeat-ngram 3" ;;
   esac
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts "$model")" --out "$exp/$model/decode" -- \
-    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" \
+    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" --nbest "$beam" \
     --out "$exp/$model/decode"
 done
 
