@@ -10,6 +10,7 @@ from typing import Any
 from steps.lang.corpus import language_of, supervisions
 from steps.lang.pair_tokens import SideConfig
 from steps.lang.targets import parse_target, target_language, target_text
+from steps.scoring.hypotheses import read_rows
 from steps.translator import TextTranslator
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, read_lines, require, write_json, write_jsonl
@@ -39,15 +40,15 @@ def from_decoding(folder: Path, target: str, nbest: int, said: bool, cuts: str |
     References for `target` are taken from `cuts`, or from the rows' own `translation`. Errors: `UserError` for rows
     that are no recognised utterances, and for n-best lists and transcripts that are not there.
     """
-    rows = list(read_jsonl(require(folder / "hyp.jsonl", "stage 6 (decoding)")))
+    rows = read_rows(folder / "hyp.jsonl")
     lists = _lists(folder, nbest) if nbest > 1 and not said else {}
     by_id = {supervision.id: supervision for supervision in supervisions(cuts)} if cuts else {}
     if cuts and not any(row.get("id") in by_id for row in rows):
         raise UserError(f"--cuts {cuts} has none of the utterances of {folder}: give the cuts that were decoded.")
     found = []
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "hyp")):
-            raise UserError(f"{folder / 'hyp.jsonl'}, entry {number}: no 'id' and 'hyp' texts in it: decode again.")
+    for row in rows:
+        if (written := parse_target(target)) and row.get("language") == written:
+            continue  # it is in that language already, as in steps.decode
         heard = lists.get(row["id"], [(row["hyp"], float(row.get("score") or 0.0))])
         truth = row.get("source") if parse_target(row.get("target", "text")) else row.get("ref")
         if said:
@@ -57,7 +58,8 @@ def from_decoding(folder: Path, target: str, nbest: int, said: bool, cuts: str |
             reference = _reference(row, target, by_id.get(row["id"]))
             found.append(Utterance(row["id"], language or row.get("language"), heard, reference, truth, row))
     if not found:
-        raise UserError(f"--reference: {folder / 'hyp.jsonl'} has no transcript ('ref') in any of its rows.")
+        missing = "transcript ('ref')" if said else f"utterance to translate into {parse_target(target)}"
+        raise UserError(f"{folder / 'hyp.jsonl'} has no {missing} in any of its {len(rows)} rows: decode others.")
     return found
 
 
@@ -74,11 +76,24 @@ def _lists(folder: Path, nbest: int) -> dict[str, list[tuple[str, float]]]:
     if not file.exists():
         raise UserError(f"--nbest {nbest}: {file} does not exist: decode with --nbest {nbest} (stage 6), or leave it.")
     lists = {}
-    for row in read_jsonl(file):
+    for name, entries in read_lists(file).items():
         best: dict[str, float] = {}
-        for entry in row["nbest"][:nbest]:
-            best.setdefault(entry["hyp"], float(entry["score"]))
-        lists[row["id"]] = list(best.items())
+        for text, score in entries[:nbest]:
+            best.setdefault(text, score)
+        lists[name] = list(best.items())
+    return lists
+
+
+def read_lists(file: Path) -> dict[str, list[tuple[str, float]]]:
+    """The (text, score) pairs of each utterance of an `nbest.jsonl`, best first; `UserError` for another file."""
+    lists = {}
+    for number, row in enumerate(read_jsonl(file), 1):
+        try:
+            lists[row["id"]] = [(entry["hyp"], float(entry["score"])) for entry in row["nbest"]]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{file}, entry {number}: no n-best list of an utterance: decode again (stage 6)."
+            ) from None
     return lists
 
 
@@ -104,6 +119,8 @@ def from_lines(path: str, references: str, language: str | None) -> list[Utteran
         raise UserError(
             f"--references {references} has {len(others)} lines, {path} has {len(texts)}: give a translation for each."
         )
+    if not texts:
+        raise UserError(f"{path} is empty: give a text with a sentence a line.")
     language, stem = language or language_of(path), Path(path).name
     rows = enumerate(zip(texts, others, strict=True), 1)
     return [Utterance(f"{stem}:{i:06d}", language, [(text, None)], other, text) for i, (text, other) in rows]

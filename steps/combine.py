@@ -19,11 +19,11 @@ import kaldialign
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from steps.cascade import KEPT, Row, chained, read_stages, write_folder
+from steps.cascade import KEPT, Row, chained, read_lists, read_stages, write_folder
 from steps.lang.targets import parse_target
 from steps.recogniser import positive
+from steps.scoring.hypotheses import read_rows
 from utils.errors import UserError, run
-from utils.files import read_jsonl, require
 from utils.hardware import provenance
 from utils.options import Parser
 
@@ -62,17 +62,16 @@ def expected(weights: Mapping[str, float], utility: Utility) -> list[tuple[str, 
     return sorted(found.items(), key=lambda entry: -entry[1])
 
 
-def read_lists(folder: Path, scale: float) -> tuple[dict[str, Row], dict[str, dict[str, float]]]:
+def read_weights(folder: Path, scale: float) -> tuple[dict[str, Row], dict[str, dict[str, float]]]:
     """(rows of hyp.jsonl, the probability of each text) by utterance; of n-best lists where the folder has them."""
-    rows = {row["id"]: row for row in read_jsonl(require(folder / "hyp.jsonl", "stage 6 (decoding)"))}
-    lists = {name: [{"hyp": row["hyp"], "score": 0.0}] for name, row in rows.items()}
-    if (folder / "nbest.jsonl").exists():
-        lists.update({row["id"]: row["nbest"] for row in read_jsonl(folder / "nbest.jsonl")})
+    rows = {row["id"]: row for row in read_rows(folder / "hyp.jsonl")}
+    lists = read_lists(folder / "nbest.jsonl") if (folder / "nbest.jsonl").exists() else {}
     found = {}
-    for name in rows:
+    for name, row in rows.items():
+        entries = lists.get(name) or [(row["hyp"], 0.0)]
         weights: dict[str, float] = {}
-        for entry, share in zip(lists[name], shares([entry["score"] for entry in lists[name]], scale), strict=True):
-            weights[entry["hyp"]] = weights.get(entry["hyp"], 0.0) + float(share)
+        for (text, _), share in zip(entries, shares([score for _, score in entries], scale), strict=True):
+            weights[text] = weights.get(text, 0.0) + float(share)
         found[name] = weights
     return rows, found
 
@@ -82,7 +81,7 @@ def combine(folders: Sequence[Path], weights: Sequence[float], utility: Utility,
 
     Errors: `UserError` for folders that are not of the same utterances and target.
     """
-    systems = [read_lists(folder, scale) for folder in folders]
+    systems = [read_weights(folder, scale) for folder in folders]
     first = systems[0][0]
     for folder, (rows, _) in zip(folders, systems, strict=True):
         _check_same(folders[0], first, folder, rows)
@@ -129,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         for stage in read_stages(folder):
             stages.setdefault(tuple(str(stage.get(key)) for key in ("model", "head", "method", "options")), stage)
     started = time.perf_counter()
-    target = next(iter(read_jsonl(require(folders[0] / "hyp.jsonl", "stage 6 (decoding)"))), {}).get("target", "text")
+    target = read_rows(folders[0] / "hyp.jsonl")[0].get("target") or "text"
     name = args.utility or ("bleu" if parse_target(target) else "wer")
     rows, lists = combine(folders, weights, UTILITIES[name](), args.scale)
     audio = round(sum(row.get("duration") or 0.0 for row in rows), 3)
@@ -138,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         "system": args.system,
         **{"split": split, "head": "mbr", "method": name, "target": target, "utterances": len(rows)},
         "options": {"weights": weights, "scale": args.scale},
-        **chained(list(stages.values()), audio),
+        **chained([*stages.values(), {"seconds": time.perf_counter() - started}], audio),
         **provenance(shlex.join(["python", "-m", "steps.combine", *sys.argv[1:]])),
         "stages": list(stages.values()),
     }

@@ -47,7 +47,8 @@ class Output:
 
     def wants(self, supervision: SupervisionSegment) -> bool:
         """Whether the utterance is to be decoded: not for a translation into the language that it is in."""
-        return parse_target(self.target) != supervision.language
+        language = parse_target(self.target)
+        return language is None or language != supervision.language
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -215,6 +216,7 @@ def about(split: str, output: Output, recogniser: Recogniser) -> dict:
     return {
         "model": str(recogniser.folder),
         "checkpoint": recogniser.checkpoint,
+        "checkpoint_digest": recogniser.digest,
         "split": split,
         "head": output.search.head,
         "method": output.search.method,

@@ -36,6 +36,7 @@ def load_model(
     fill(model, state, tokenizers, file)
     for head, tokenizer in tokenizers.items():
         model.heads[head].suppress(list(tokenizer.suppressed))
+        model.heads[head].not_first = tokenizer.not_first
     return model.to(device).eval(), tokenizers, config
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from steps.training.data import head_prompt
 from utils.devices import autocast, choose_device, is_out_of_memory
 from utils.errors import UserError
 from utils.files import require
+from utils.fingerprint import digest
 from utils.options import Parser, load_config
 
 
@@ -51,6 +53,10 @@ class Recogniser:
         self._check_finite()
         self.seconds_per_frame = self.features.frame_shift * self.model.encoder.subsampling_factor
         self._check_ctc_heads()
+        if not self.model.encoder.bounds_text:
+            for search in self.searches:
+                if "max_length_ratio" in search.options:
+                    search.options["max_length_ratio"] = float(search.options["max_tokens"])
         # what a search is told of an utterance before its first token
         self.prompt_of = {
             search.head: prompt
@@ -71,6 +77,13 @@ class Recogniser:
                     f"{self.folder / self.checkpoint} holds values that are not finite ({name}): its training "
                     "diverged; give an older --checkpoint or train again with a lower learning rate."
                 )
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the checkpoint's content."""
+        file = self.folder / self.checkpoint
+        file = file if file.exists() else Path(self.checkpoint)
+        return digest(str(file), file.stat().st_size)
 
     @property
     def features(self) -> FeatureConfig:

@@ -103,7 +103,7 @@ def read_recipe(script: str | Path, given: dict[str, str] | None = None) -> Reci
     for line in filled_in("\n".join(lines[border:]), {**recipe.options, **(given or {})}).splitlines():
         if match := STAGE.match(line):
             number = int(match[1])
-            recipe.stages[number] = match[2] or match[3] or match[4] or ""
+            recipe.stages.setdefault(number, match[2] or match[3] or match[4] or "")
         if number is not None and not line.lstrip().startswith("#"):
             recipe.makers += [(pattern, number) for pattern in outputs(line) if not pattern.startswith("*")]
     return recipe

@@ -91,6 +91,16 @@ stage() {
   echo "== stage $1: $2"
 }
 
+# Ends the recipe where a word of $2, which the option $1 was given, is none of the words of $3.
+one_of() {
+  local word
+  for word in $2; do
+    case " $3 " in *" $word "*) continue ;; esac
+    echo "error: $1 has '$word', which is none of: $3." >&2
+    dragoman_told=1 && exit 2
+  done
+}
+
 # Prints what starts a program as $1 processes of this machine that work together, one a GPU, on a free port.
 launch() {
   if [ "$1" -gt 1 ]; then

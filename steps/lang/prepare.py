@@ -34,7 +34,7 @@ from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer, load_bpe, pieces_of, tag
 from steps.pretrained.folder import find_model, read_config
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_lines, write_json
+from utils.files import atomic_path, read_json, read_lines, write_json
 from utils.options import Parser
 
 DEFAULT_VOCAB_SIZE = 500
@@ -176,7 +176,10 @@ def pretrained_tokens(folder: Path, texts: Sequence[str] | None, asked: Sequence
         raise UserError(f"--path {folder} does not say which token ends a text: give config.json an eos_token_id.")
     # Whisper was trained on texts that begin with a space
     tokens, about = describe_tokens(backend, texts, end, config["model_type"] == "whisper", asked)
+    if (folder / "generation_config.json").exists():  # where newer folders keep what concerns searches
+        config |= {key: value for key, value in read_json(folder / "generation_config.json").items() if value}
     about["suppress"] = config.get("suppress_tokens") or []
+    about["not_first"] = config.get("begin_suppress_tokens") or []
     return tokens, about
 
 

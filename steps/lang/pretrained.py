@@ -39,6 +39,7 @@ class PretrainedTokenizer:
         self._special = {i for i, token in enumerate(self.tokens) if i < len(SPECIAL) or token in special}
         # special tokens but the end, and what the model's authors left out (music notes, brackets of stage directions)
         left_out = {self._ours[other] for other in about["suppress"] if other in self._ours}
+        self.not_first = tuple(self._ours[other] for other in about.get("not_first", []) if other in self._ours)
         self.suppressed = tuple(sorted((self._special | left_out) - {self.eos_id}))
 
     @classmethod

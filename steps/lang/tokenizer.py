@@ -30,6 +30,7 @@ class Tokenizer:
     blank_id, sos_id, eos_id, unk_id = 0, 1, 1, 2
     ids: list[int] | None = None  # a pretrained model's ids of the tokens: there is no such model
     suppressed: tuple[int, ...] = ()  # what a decoder must not say
+    not_first: tuple[int, ...] = ()  # what it must not begin with
 
     def __init__(
         self, tokens: Sequence[str], languages: Sequence[str], tags: bool, bpe: spm.SentencePieceProcessor | None = None

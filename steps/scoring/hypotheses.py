@@ -13,6 +13,7 @@ from steps.scoring.references import ReferenceFile
 from steps.scoring.text import TextRules
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, require
+from utils.fingerprint import digest
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,8 @@ def read_decoded(folder: str | Path, more: Sequence[ReferenceFile] = ()) -> Deco
     about = read_json(require(folder / "decode.json", "stage 6 (decoding)"))
     if not isinstance(about, dict):
         raise UserError(f"{folder / 'decode.json'} must hold an object: decode again (stage 6).")
-    rows = _rows(path)
-    if not rows:
-        raise UserError(f"{path} is empty: decode again (stage 6).")
+    _check_model(folder, about)
+    rows = read_rows(path)
     _check_count(path, about, len(rows))
     target = _target(path, about, rows)
     language = parse_target(target)
@@ -123,6 +123,16 @@ def read_decoded(folder: str | Path, more: Sequence[ReferenceFile] = ()) -> Deco
         durations=[row.get("duration") for row in scored],
         subsets={name: np.array([bool((row.get("subsets") or {}).get(name)) for row in scored]) for name in named},
     )
+
+
+def _check_model(folder: Path, about: dict) -> None:
+    """`UserError` where the model beside the run is no longer the one that it was decoded with."""
+    checkpoint = folder.resolve().parent.parent / str(about.get("checkpoint"))
+    told = about.get("checkpoint_digest")
+    if told and checkpoint.is_file() and digest(str(checkpoint), checkpoint.stat().st_size) != told:
+        raise UserError(
+            f"{folder} was decoded before {checkpoint.name} was made anew: decode again (stage 6), or delete it."
+        )
 
 
 def _references(row: dict, added: Sequence[dict[str, str]]) -> tuple[str, ...]:
@@ -167,7 +177,8 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def _rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
+    """The utterances of a `hyp.jsonl`; `UserError` where one is none or there twice, and where there is none."""
     rows: dict[str, dict] = {}
     for number, row in enumerate(read_jsonl(require(path, "stage 6 (decoding)")), 1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "hyp")):
@@ -178,6 +189,8 @@ def _rows(path: Path) -> list[dict]:
         if row["id"] in rows:
             raise UserError(f"{path}, entry {number}: '{row['id']}' is there twice: decode again (stage 6).")
         rows[row["id"]] = row
+    if not rows:
+        raise UserError(f"{path} is empty: decode again (stage 6).")
     return list(rows.values())
 
 

@@ -2,8 +2,9 @@
 
 A head gives `start(encoder_out, lens) -> state` and `log_probs(tokens (N, B, U), state) -> (N, B, V)`, the state then
 holding these tokens; `state.reorder(source (N, B))` and `state.keep(utterances)` follow the beams. Its `eos_id` ends a
-text; `positions` are the most tokens that it takes, prompt included (None: no limit). Beam search as in ESPnet and
-Whisper; scores jointly with a CTC head as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
+text, which does not begin with one of its `not_first`; `positions` are the most tokens that it takes, prompt and
+`speech_positions(frames)` included (None: no limit). Beam search as in ESPnet and Whisper; scores jointly with a CTC
+head as in Watanabe et al. 2017 (IEEE JSTSP 11(8), section IV).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from steps.search.hypothesis import Hypothesis
 @dataclass(frozen=True)
 class Limits:
     """What texts may be: at most `max_length_ratio` tokens a frame of the encoder and `max_tokens`, at least
-    `min_tokens`, and without any `no_repeat_ngram` tokens twice (0: they may)."""
+    `min_tokens`, without any `no_repeat_ngram` tokens twice (0: they may), and not beginning with `not_first`."""
 
     max_length_ratio: float
     max_tokens: int
     min_tokens: int = 0
     no_repeat_ngram: int = 0
+    not_first: tuple[int, ...] = ()
 
     def longest(self, lens: Tensor) -> Tensor:
         """The most tokens that each utterance may have `(N,)`."""
@@ -36,6 +38,8 @@ class Limits:
         """`log_probs (N, B, V)` of what follows `tokens (N, B, length)`, -inf for what must not."""
         length, vocab = tokens.shape[2], log_probs.shape[2]
         is_end = torch.arange(vocab, device=log_probs.device) == eos
+        if not length and self.not_first:
+            log_probs = log_probs.index_fill(2, torch.tensor(self.not_first, device=log_probs.device), NEG_INF)
         if length < self.min_tokens:
             log_probs = log_probs.masked_fill(is_end, NEG_INF)
         if self.no_repeat_ngram:
@@ -75,9 +79,7 @@ def attention_beam_search(
     `ctc_log_probs (N, T, V)` of the same tokens, a text's score is (1 - ctc_weight) attention + ctc_weight CTC, with
     ctc_weight below 1. `score` in nats; `frames` of tokens are 0: attention has none.
     """
-    if head.positions is not None:
-        max_tokens = min(max_tokens, head.positions - prompts.shape[1])
-    limits = Limits(max_length_ratio, max_tokens, min_tokens, no_repeat_ngram)
+    limits = Limits(max_length_ratio, max_tokens, min_tokens, no_repeat_ngram, head.not_first)
     search = _Beams.start(head, encoder_out, lens, prompts, beam, limits, length_penalty)
     if ctc_log_probs is not None and ctc_weight > 0:
         search.ctc = CtcPrefixScorer(ctc_log_probs, lens, beam, ctc_weight, head.eos_id)
@@ -91,6 +93,14 @@ def attention_beam_search(
         for place, hypotheses in zip(none, again, strict=True):
             ranked[place] = hypotheses
     return ranked
+
+
+def _room(head: nn.Module, lens: Tensor, prompts: Tensor) -> Tensor:
+    """The most tokens that fit behind the speech and the prompt of each utterance `(N,)`, at least 1."""
+    if head.positions is None:
+        return torch.full_like(lens, torch.iinfo(lens.dtype).max)
+    spoken = torch.tensor([head.speech_positions(frames) for frames in lens.tolist()], device=lens.device)
+    return (head.positions - prompts.shape[1] - spoken).clamp(min=1)
 
 
 def _ranked(found: list[tuple[float, Hypothesis]], nbest: int) -> list[Hypothesis]:
@@ -137,7 +147,7 @@ class _Beams:
             limits,
             length_penalty,
             torch.arange(batch, device=device),
-            limits.longest(lens),
+            torch.minimum(limits.longest(lens), _room(head, lens, prompts)),
             prompts[:, None].expand(-1, beam, -1),
             empty,
             empty.float(),

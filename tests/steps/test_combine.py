@@ -77,8 +77,9 @@ def test_what_is_written_can_be_scored_and_costs_each_model_once(tmp_path):
     combined(tmp_path, [one, two, one])
     out = tmp_path / "out/decode/dev.mbr.bleu"
     about = read_json(out / "decode.json")
-    assert (about["system"], about["split"], about["seconds"], about["parameters"]) == ("combination", "dev", 4.0, 20)
-    assert about["rtf"] == pytest.approx(1.0) and len(about["stages"]) == 2
+    assert (about["system"], about["split"], about["parameters"]) == ("combination", "dev", 20)
+    assert 4 < about["seconds"] < 5 and about["rtf"] == pytest.approx(about["seconds"] / 4, rel=1e-3)
+    assert len(about["stages"]) == 2
     decoded = read_decoded(out)
     assert decoded.ids == ["a", "b"] and decoded.hypotheses == ["le chat", "le chien"]
     assert json.loads((out / "nbest.jsonl").read_text().splitlines()[0])["nbest"][0]["hyp"] == "le chat"

@@ -15,7 +15,7 @@ from steps.scoring.hypotheses import decode_folders, read_decoded
 from steps.search.ctc import ctc_prefix_beam
 from steps.search.transducer import modified_beam_search
 from utils.errors import UserError
-from utils.files import read_json, read_jsonl
+from utils.files import read_json, read_jsonl, write_jsonl
 
 FOLDERS = ["test.ctc.greedy", "test.ctc.prefix_beam", "test.speech.greedy", "test.speech.modified_beam"]
 
@@ -121,6 +121,29 @@ def test_the_same_command_writes_the_same_bytes_and_nothing_stale(world, decoded
     for name in ("test.ctc.prefix_beam", "test.speech.modified_beam"):
         assert (again / name / "hyp.jsonl").read_bytes() == (decoded / name / "hyp.jsonl").read_bytes()
         assert not (again / name / "nbest.jsonl").exists()
+
+
+def test_an_unknown_language_is_recognised(world, tmp_path):
+    rows = list(read_jsonl(world.cuts))
+    for row in rows:
+        row["supervisions"][0].pop("language")
+    data = tmp_path / "test"
+    data.mkdir()
+    shutil.copy(world.cuts.parent.parent / "features.yaml", data)
+    write_jsonl(data / "cuts.jsonl.gz", rows)
+    assert decode(world, tmp_path / "out", "--search", "ctc:greedy", cuts=data / "cuts.jsonl.gz") == 0
+    assert len(list(read_jsonl(tmp_path / "out" / "test.ctc.greedy" / "hyp.jsonl"))) == len(rows)
+
+
+def test_scores_of_another_model_are_refused(world, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(world.model, model)
+    decode(world, model / "decode", "--search", "ctc:greedy", model=model)
+    assert read_decoded(model / "decode" / "test.ctc.greedy").ids
+    with open(model / "averaged.pt", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"was decoded before averaged.pt was made anew: decode again"):
+        read_decoded(model / "decode" / "test.ctc.greedy")
 
 
 def test_the_batch_size_changes_nothing(world, decoded, tmp_path):

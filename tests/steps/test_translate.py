@@ -249,6 +249,16 @@ def test_a_mistake_is_one_sentence(model, decoded, tmp_path, change, sentence):
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_what_is_in_the_target_language_already_is_left_out(model, decoded, tmp_path):
+    rows = list(read_jsonl(decoded / "hyp.jsonl"))
+    write_rows(decoded / "hyp.jsonl", [{**rows[0], "language": "fr"}, *rows[1:]])
+    assert run("--model", model, "--in", decoded, "--out", tmp_path / "out") == 0
+    assert [row["id"] for row in rows_of(tmp_path / "out")] == ["u01", "u02"]
+    write_rows(decoded / "hyp.jsonl", [{**row, "language": "fr"} for row in rows])
+    with pytest.raises(UserError, match=r"has no utterance to translate into fr in any of its 3 rows"):
+        run("--model", model, "--in", decoded, "--out", tmp_path / "out")
+
+
 def test_inputs_that_do_not_fit_are_one_sentence(model, decoded, tmp_path):
     common = ("--model", model, "--in", decoded, "--out", tmp_path / "out")
     cuts = write_rows(tmp_path / "cuts.jsonl", [])
@@ -263,6 +273,17 @@ def test_inputs_that_do_not_fit_are_one_sentence(model, decoded, tmp_path):
     write_rows(decoded / "hyp.jsonl", [{"id": "u"}])
     with pytest.raises(UserError, match=r"entry 1: no 'id' and 'hyp'"):
         run(*common)
+    write_rows(decoded / "hyp.jsonl", [{"id": "u", "hyp": "a"}])
+    write_rows(decoded / "nbest.jsonl", [{"id": "u", "nbest": [{"hyp": "a"}]}])
+    with pytest.raises(UserError, match=r"nbest.jsonl, entry 1: no n-best list of an utterance"):
+        run(*common, "--nbest", 2)
+    (decoded / "hyp.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"hyp.jsonl is empty"):
+        run(*common)
+    for name in ("a.en", "a.fr"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=r"a.en is empty: give a text"):
+        run("--model", model, "--in", tmp_path / "a.en", "--references", tmp_path / "a.fr", "--out", tmp_path / "out")
     names = write_lines(tmp_path)
     (tmp_path / "short.fr").write_text("Un seul.\n")
     with pytest.raises(UserError, match=r"short\.fr has 1 lines, .* has 20"):

@@ -19,8 +19,8 @@ ZIPFORMER = {
     "cnn_module_kernel": 7,
 }
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|it|>")
-SPECIAL = (*SPECIAL, "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
-TIMES = tuple(f"<|{second / 50:.2f}|>" for second in range(5))
+SPECIAL = (*SPECIAL, "<|transcribe|>", "<|notimestamps|>", "<|translate|>")
+TIMES = tuple(f"<|{second / 50:.2f}|>" for second in range(4))
 PROMPT = "<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>"
 SIZES = {"d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
 

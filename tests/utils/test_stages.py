@@ -188,6 +188,17 @@ def test_plain_command_that_fails_ends_the_run(toy):
     assert "stage 4 ended with status 1; to resume: bash run.sh --stage 4" in done.stderr
 
 
+def test_a_word_that_is_none_of_the_known_ends_the_run_at_once(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(
+        script.read_text().replace("parse_options.sh\n", 'parse_options.sh\none_of --systems "$systems" "joint st"\n')
+    )
+    done = toy.run("--systems", "joint jiont")
+    assert done.returncode == 2 and not ran(done.stdout)
+    assert done.stderr.strip() == "error: --systems has 'jiont', which is none of: joint st."
+    assert toy.run("--systems", "st", "--stop-stage", "0").returncode == 0
+
+
 def test_last_stage_left_out_is_success(toy):
     done = toy.run("--stop-stage", "1")
     assert (done.returncode, ran(done.stdout)) == (0, ["download", "manifests"])

@@ -5,6 +5,7 @@
 # tasks ("whisper"); what the latter hears is also translated as text ("cascade"). On demand: "llm", a language model that
 # listens through Whisper's encoder. Where Whisper cannot be had, what needs it is left out.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
+
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
@@ -29,6 +30,7 @@ chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
 folder() { case $1 in whisper* | llm) echo data/whisper ;; *) echo data ;; esac }
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 cuts_of() { printf "$(folder "$1")/%s/cuts.jsonl.gz " $splits; }
+one_of --systems "$systems" "joint translation whisper-zero-shot whisper cascade llm"
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] ||
@@ -40,12 +42,13 @@ if stage 0 "Download"; then
 fi
 if [ ! -e downloads/whisper/config.json ]; then
   kept=$(for system in $systems; do case $system in whisper* | cascade | llm) ;; *) echo "$system" ;; esac; done | xargs)
-  [ "$kept" = "$systems" ] || echo "downloads/whisper is not there: going on with $kept" >&2
+  [ "$kept" = "$systems" ] || echo "downloads/whisper is not there: going on with ${kept:-no system}" >&2
+  [ -n "$kept" ] || exit 3
   systems=$kept
 fi
 # the cascade is the fine-tuned Whisper and a translator of text
 models=$(printf '%s\n' $systems | sed 's/^cascade$/whisper mt/' | tr ' ' '\n' | awk '!seen[$0]++')
-decoded=$(printf "$exp/%s/decode " $systems $(printf '%s\n' $models | grep -x mt))
+decoded=$(printf "$exp/%s/decode " $(printf '%s\n' $systems $models | sort -u))
 
 stage 1 "Manifests" &&
   run manifests --in "${corpus:-downloads}" --out data/manifests -- \
@@ -55,7 +58,7 @@ if stage 2 "Features"; then
   run features --in "data/manifests $conf/features.yaml" --out "data/train/cuts.jsonl.gz $cuts" -- \
     python -m steps.prepare.features --manifests data/manifests --out data --config "$conf/features.yaml" --jobs "$jobs"
   case $models in *whisper* | *llm*)
-    run features-whisper --in "data/manifests $conf/whisper-features.yaml" --out data/whisper -- \
+    run features-whisper --in "data/manifests $conf/whisper-features.yaml downloads/whisper/config.json" --out data/whisper -- \
       python -m steps.prepare.features --manifests data/manifests --out data/whisper \
       --config "$conf/whisper-features.yaml" --jobs "$jobs" ;;
   esac
@@ -63,15 +66,17 @@ fi
 
 if stage 3 "Token sets"; then
   texts=data/train/cuts.jsonl.gz
-  lang() { run "lang-$1" --in "$texts" --out "data/lang_$1/tokens.txt" -- \
+  lang() { run "lang-$1" --in "$texts ${tokenizer:-}" --out "data/lang_$1/tokens.txt" -- \
     python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"; }
   lang char --target text --type char
   lang bpe_en --target translation.en --same-language --type bpe --vocab-size 250
   ! chosen cascade || lang bpe --target text --type bpe --vocab-size 1000
   case $models in *whisper*)
-    lang whisper --target text translation.en --type pretrained --path downloads/whisper --all-tokens ;;
+    tokenizer=downloads/whisper/tokenizer.json lang whisper --target text translation.en \
+      --type pretrained --path downloads/whisper --all-tokens ;;
   esac
-  ! chosen llm || lang llm --target translation.en --type pretrained --path downloads/llm --all-tokens
+  ! chosen llm || tokenizer=downloads/llm/tokenizer.json lang llm --target translation.en \
+    --type pretrained --path downloads/llm --all-tokens
 fi
 
 stage 5 "Training" "$parallel" && for model in $models; do

@@ -3,6 +3,7 @@
 # models (transducer and attention; from filter banks, on a frozen Whisper, and on a fine-tuned one), and a large language
 # model that listens. "blind" translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
+
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
@@ -24,7 +25,10 @@ results=RESULTS.md
 train="$(launch "$processes") -m steps.train"
 chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
 features() { case $1 in mt) echo manifests ;; blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; *) echo whisper ;; esac }
+pretrained() { case $1 in fbank) ;; *) echo downloads/whisper/config.json ;; esac }
 cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
+
+one_of --systems "$systems" "blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm"
 
 # most systems are one model; three begin with the recogniser, and the cascade has a text translator besides
 first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/')
@@ -45,20 +49,22 @@ stage 1 "Manifests" &&
     python -m local.mboshi manifests --corpus "${corpus:-downloads}" --out data/manifests
 
 stage 2 "Features" && for kind in $kinds; do
-  run "features-$kind" --in "data/manifests $conf/$kind.yaml" --out "data/$kind" -- \
+  run "features-$kind" --in "data/manifests $conf/$kind.yaml $(pretrained "$kind")" --out "data/$kind" -- \
     python -m steps.prepare.features --manifests data/manifests --out "data/$kind" --config "$conf/$kind.yaml" \
-    --splits train $splits --jobs "$jobs"
+    --splits $(printf '%s\n' train valid $splits | sort -u) --jobs "$jobs"
 done
 
 if stage 3 "Token sets"; then
   texts=data/manifests/train_supervisions.jsonl.gz
-  lang() { run "lang-$1" --in "$texts" --out "data/lang_$1/tokens.txt" -- \
+  lang() { run "lang-$1" --in "$texts ${tokenizer:-}" --out "data/lang_$1/tokens.txt" -- \
     python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"; }
   lang mdw --target text --type char
   lang mdw_bpe --target text --type bpe --vocab-size 1000
   lang fr --target translation.fr --type bpe --vocab-size 1000
-  ! chosen whisper-aed || lang whisper --target translation.fr --type pretrained --path downloads/whisper
-  ! chosen llm || lang llm --target translation.fr --type pretrained --path downloads/llm
+  ! chosen whisper-aed || tokenizer=downloads/whisper/tokenizer.json lang whisper --target translation.fr \
+    --type pretrained --path downloads/whisper
+  ! chosen llm || tokenizer=downloads/llm/tokenizer.json lang llm --target translation.fr \
+    --type pretrained --path downloads/llm
 fi
 
 train_model() { # name, further inputs, overrides
@@ -104,8 +110,10 @@ done
 
 if stage 8 "Scores"; then
   decoded=$(printf "$exp/%s/decode " $first $systems $(printf '%s\n' $models | grep -x mt))
-  baseline=$(chosen blind && printf -- "--baseline $exp/blind/decode/%s.attention.beam " $splits)
+  compared="" selected=""
+  ! chosen blind || compared="--baseline $(printf "$exp/blind/decode/%s.attention.beam " $splits)"
+  case " $splits " in *" valid "*) selected="--select valid" ;; esac
   run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results" \
-    --casing lower cased --select valid $baseline --title "Mboshi to French"
+    --casing lower cased $selected $compared --title "Mboshi to French"
   cat "$results"
 fi

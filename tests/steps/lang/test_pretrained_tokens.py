@@ -60,6 +60,21 @@ def test_the_tokens_are_the_models(lang, tiny_whisper, sentences):
     assert all(len(token) == 1 or token in SPECIAL for token in spare)
 
 
+def test_what_searches_must_not_say_is_in_either_file(lang, tiny_whisper, tmp_path, prepare_lang, cuts):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_whisper[0], model)
+    backend = load_backend(model / "tokenizer.json")
+    space, end, a = (backend.token_to_id(token) for token in ("Ġ", "<|endoftext|>", "a"))
+    said = {"begin_suppress_tokens": [space, end], "suppress_tokens": [a]}
+    (model / "generation_config.json").write_text(json.dumps(said))
+    options = ("--target", "text", "--type", "pretrained", "--path", model, "--out", tmp_path / "new")
+    assert prepare_lang("--cuts", cuts, *options)[0] == 0
+    tokenizer = Tokenizer.load(tmp_path / "new")
+    assert [tokenizer.tokens[i] for i in tokenizer.not_first] == ["Ġ", "<sos/eos>"]
+    assert tokenizer.tokens.index("a") in tokenizer.suppressed
+    assert Tokenizer.load(lang()).not_first == ()
+
+
 def test_a_piece_that_was_left_out_is_spelled(lang):
     kept, everything = Tokenizer.load(lang()), Tokenizer.load(lang("--all-tokens"))
     english = next(t for t in everything.tokens[3:] if len(t) > 3 and t not in kept.tokens and t[0] != "<")

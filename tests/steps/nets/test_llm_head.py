@@ -240,6 +240,17 @@ def test_an_utterance_without_frames_is_the_request_alone(llm, tokenizer):
         assert len(attention_greedy(head.eval(), *arguments)[0][0].tokens) <= 1
 
 
+def test_a_text_ends_where_speech_and_request_leave_no_room(llm, tokenizer):
+    head = make(llm, tokenizer).eval()
+    head.suppressed = [1]  # would go on for ever
+    room = [2, 4, 3]
+    request = max(len(prompt) for prompt in PROMPTS)
+    head.positions = 40
+    head.speech_positions = dict(zip(FRAMES.tolist(), [40 - request - n for n in room], strict=True)).__getitem__
+    found = search(head, [0, 1, 2], 1, max_length_ratio=99.0)
+    assert [len(hypotheses[0].tokens) for hypotheses in found] == room
+
+
 def test_special_tokens_are_not_said(llm, tokenizer):
     head = make(llm, tokenizer)
     with torch.no_grad():  # a model that wants to say nothing else

@@ -84,6 +84,7 @@ def test_from_the_hub_whole_or_not_at_all(hub, tmp_path, capsys):
         "config.json",
         "m",
         "model.safetensors",
+        "origin.txt",
         "tokenizer.json",
     ]
     assert "is example/model from the hub" in capsys.readouterr().out
@@ -140,6 +141,18 @@ def test_a_folder_is_linked_to(tmp_path, capsys):
     (mine / "model.safetensors").unlink()
     with pytest.raises(UserError, match="holds no weights"):
         run(str(mine), tmp_path / "downloads" / "m")
+
+
+def test_another_model_than_the_one_that_is_there_is_refused(offline, tmp_path):
+    assert run(NAME, tmp_path / "m") == 0 == run(NAME, tmp_path / "m")
+    with pytest.raises(UserError, match=r"m is example/model, not other/model: delete it and what was made with it"):
+        run("other/model", tmp_path / "m")
+    one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two")
+    assert run(str(one), tmp_path / "link") == 0
+    for other in (str(two), NAME):
+        with pytest.raises(UserError, match=r"link is .*one, not"):
+            run(other, tmp_path / "link")
+    assert run("any/name", write_model(tmp_path / "by-hand")) == 0  # nothing is known of it
 
 
 def test_unknown_names(offline, hub, tmp_path, capsys):

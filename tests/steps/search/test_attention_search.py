@@ -180,6 +180,16 @@ def test_a_decoder_with_few_positions_ends_there():
 
 
 @torch.no_grad()
+def test_what_may_not_begin_a_text_may_follow():
+    head, spoken = make_head(0), speech(0)
+    head.decoder.output_layer.bias[2] += 50
+    assert attention_beam_search(head, *spoken, beam=2)[0][0].tokens[:2] == [2, 2]
+    head.not_first = (2, END)
+    for hypothesis, *_ in attention_beam_search(head, *spoken, beam=2):
+        assert hypothesis.tokens[0] in (3, 4) and set(hypothesis.tokens[1:]) <= {2}
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2])
 def test_no_ngram_comes_twice(size):
     head, spoken = make_head(3), speech(3)

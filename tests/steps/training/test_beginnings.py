@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from steps.model_folder import load_model
+from steps.recogniser import Recogniser
 from steps.train import train
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
@@ -73,3 +74,6 @@ def test_the_control_learns_texts_without_listening(settings, tmp_path):
     scores = model.heads["attention"].log_probs(prompts, model.heads["attention"].start(*encoded))
     assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
     assert read_json(tmp_path / "model" / "train.json")["final"]["attention.attention"] > 0
+    recogniser = Recogniser(tmp_path / "model", ["attention:beam"], {"min_tokens": 5, "max_tokens": 9})
+    ((best, *_), *_), _ = recogniser.search(recogniser.searches[0], encoded, prompts[:, 0])
+    assert 5 <= len(best.tokens) <= 9  # its one frame says nothing of how long a text may be
