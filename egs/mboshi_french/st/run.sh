@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Mboshi to French, three ways on one corpus with one scorer: a cascade (recogniser, then text translation), end-to-end
 # models (transducer and attention; from filter banks, on a frozen Whisper, and on a fine-tuned one), and a large language
-# model that listens. "blind" translates without listening: what a language model alone would score.
+# model that listens; "combination" takes from these what most of them agree with. "blind" translates without listening:
+# what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""           # the authors' folder, cloned (otherwise stage 0 fetches it)
-systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm"  # rows of the table
+systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm combination"  # rows of the table
 whisper=openai/whisper-base              # pretrained speech encoder (and decoder): a hub name or a folder
 llm=HuggingFaceTB/SmolLM2-135M-Instruct  # large language model: a hub name or a folder
 conf=conf/laptop    # a YAML for each model
@@ -28,10 +29,10 @@ features() { case $1 in mt) echo manifests ;; blind | fbank-*) echo fbank ;; fro
 pretrained() { case $1 in fbank) ;; *) echo downloads/whisper/config.json ;; esac }
 cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
 
-one_of --systems "$systems" "blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm"
+one_of --systems "$systems" "blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm combination"
 
 # most systems are one model; three begin with the recogniser, and the cascade has a text translator besides
-first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/')
+first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/; /^combination$/d')
 case $systems in *cascade* | *whisper-aed* | *llm*) first=recogniser ;; esac
 kinds=$(for model in $first $models; do features "$model"; done | sort -u | grep -v manifests)
 
@@ -107,6 +108,24 @@ stage 7 "Translation of text" && chosen cascade && for split in $splits; do
   translate translate cascade "$exp/cascade/decode/$split.mt.beam" --nbest "$beam"
   translate translate-reference "cascade, true transcripts" "$exp/mt/decode/$split.reference.beam" --reference
 done
+
+if stage 7 "Combination" && chosen combination; then
+  outputs() { # split
+    local system
+    for system in $systems; do
+      case $system in
+        whisper-aed | frozen-aed) echo "$exp/$system/decode/$1.attention.beam" ;;
+        cascade) echo "$exp/cascade/decode/$1.mt.beam" ;;
+        llm) echo "$exp/llm/decode/$1.llm.beam" ;;
+      esac
+    done
+  }
+  for split in $splits; do
+    run "combine-$split" --in "$(printf '%s/hyp.jsonl ' $(outputs "$split"))" \
+      --out "$exp/combination/decode/$split.mbr.bleu" -- \
+      python -m steps.combine --in $(outputs "$split") --out "$exp/combination/decode/$split.mbr.bleu"
+  done
+fi
 
 if stage 8 "Scores"; then
   decoded=$(printf "$exp/%s/decode " $first $systems $(printf '%s\n' $models | grep -x mt))
