@@ -11,7 +11,7 @@ from utils.errors import UserError
 from utils.options import Config
 
 M = TypeVar("M", bound=nn.Module)
-_BASE = ".base_layer."  # where peft moves the layer that it adapts
+_BASE, _ADAPTER = ".base_layer.", ".lora_"  # where peft moves the layer that it adapts, and what it adds
 
 
 class LoraConfig(Config):
@@ -50,10 +50,21 @@ def add_lora(module: M, config: LoraConfig | None, spared: tuple[str, ...] = (),
             f"{key}.targets: no layer is called {' or '.join(config.targets)}: there are {', '.join(sorted(linear))}."
         ) from None
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(".lora_" in name or name.startswith(spared))
-        if ".lora_" in name:
+        parameter.requires_grad_(_ADAPTER in name or name.startswith(spared))
+        if _ADAPTER in name:
             parameter.data = parameter.data.float()  # what is trained, also where it adapts a half-precision layer
     return module
+
+
+def plain(name: str) -> str:
+    """A parameter's name as it is without adapters."""
+    return name.replace(_BASE, ".")
+
+
+def adapted(name: str) -> str | None:
+    """The layer that an adapter's parameter of this name belongs to; None for any other parameter."""
+    layer, found, _ = name.partition(_ADAPTER)
+    return layer if found else None
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str, spared: tuple[str, ...] = ()) -> None:
@@ -63,14 +74,14 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str, spa
     parameter (but adapters, and parts in `spared`) that `weights` lack.
     """
     state = module.state_dict()
-    places = {name.replace(_BASE, "."): name for name in state}
+    places = {plain(name): name for name in state}
     for name, value in weights.items():
         if name not in places:
             raise UserError(f"{source} has '{name}', for which this model has no place: give another 'path'.")
         if state[places[name]].shape != value.shape:
             found, wanted = tuple(value.shape), tuple(state[places[name]].shape)
             raise UserError(f"{source}: '{name}' has shape {found}, here it is {wanted}: give another 'path'.")
-    if missing := {name.replace(_BASE, ".") for name in pretrained_part(module, spared)} - weights.keys():
+    if missing := {plain(name) for name in pretrained_part(module, spared)} - weights.keys():
         raise UserError(f"{source} has no '{min(missing)}': use the weights that belong to its config.json.")
     module.load_state_dict({places[name]: value for name, value in weights.items()}, strict=False)
 
@@ -81,5 +92,5 @@ def pretrained_part(module: nn.Module, spared: tuple[str, ...] = ()) -> set[str]
     A parameter that two layers share has both their names, as in the module's state.
     """
     state = module.state_dict(keep_vars=True)
-    names = {name for name, value in state.items() if isinstance(value, nn.Parameter) and ".lora_" not in name}
+    names = {name for name, value in state.items() if isinstance(value, nn.Parameter) and _ADAPTER not in name}
     return {name for name in names if not (spared and name.startswith(spared))}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from steps.nets.lora import adapted, plain
 from steps.nets.pretrained_parts import PartedModel
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError, nearest
@@ -18,7 +19,9 @@ def initialise(model: PartedModel, init: dict[str, str]) -> list[str]:
     """Load parts of `model` from checkpoints; a sentence about each.
 
     `init` maps a part (`encoder`, `heads.ctc`, `encoder.encoder_embed`, `all`) to `<checkpoint>`, whose part of that
-    name is taken, or to `<checkpoint>:<part>`. Errors: `UserError` for parts that are not there or have other shapes.
+    name is taken, or to `<checkpoint>:<part>`; whether a layer has adapters here, there or in both does not change its
+    own weights' names. Errors: `UserError` for parts that are not there or have other shapes, and for adapters of
+    layers that have none here.
     """
     said = []
     for part, source in init.items():
@@ -32,8 +35,13 @@ def initialise(model: PartedModel, init: dict[str, str]) -> list[str]:
         state = load_checkpoint(file)
         state = state.get("model", state)
         before = "" if theirs == "all" else f"{theirs}."
-        found = {name: state.get(before + name[len(prefix) :]) for name in wanted}
-        there = {name: value for name, value in found.items() if value is not None}
+        found = {
+            plain(prefix) + plain(name)[len(plain(before)) :]: value
+            for name, value in state.items()
+            if name.startswith(before)
+        }
+        _check_adapters(found, wanted, part, source)
+        there = {name: found[plain(name)] for name in wanted if plain(name) in found}
         if not there:
             # encoder, heads.ctc, net.head: what most would ask for
             names = [name.split(".") for name in state]
@@ -47,12 +55,28 @@ def initialise(model: PartedModel, init: dict[str, str]) -> list[str]:
                 shapes = f"{tuple(value.shape)} there and {tuple(wanted[name].shape)} here"
                 raise UserError(f"init: {name} from {file} is {shapes}: give the part the same sizes.")
         model.replace(there)
-        missing = [name for name in model.state_dict() if name in wanted and name not in there]
-        said.append(
-            f"{part} begins as in {source}: {len(there)} tensors"
-            + (f", not there: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}" if missing else "")
-        )
+        missing = [plain(name) for name in wanted if name not in there and adapted(name) is None]
+        said.append(f"{part} begins as in {source}: {len(there)} tensors" + _missing(model, missing))
     return said
+
+
+def _check_adapters(found: dict[str, Tensor], wanted: dict[str, Tensor], part: str, source: str) -> None:
+    """`UserError` for an adapter in `found` (plain names) whose layer is among `wanted`, without one."""
+    own = {plain(name) for name in wanted}
+    for name in found.keys() - own:
+        if (layer := adapted(name)) is not None and f"{layer}.weight" in own:
+            raise UserError(
+                f"init.{part}: {source} has an adapter of '{layer}', which has none here: give the part the same lora "
+                "section, or a checkpoint without adapters."
+            )
+
+
+def _missing(model: PartedModel, names: list[str]) -> str:
+    """What the log says of `names` (plain) that a checkpoint lacks; of a pretrained part it saves what was trained."""
+    pretrained = {f"{key}.{plain(name)}" for key, part in model.parts().items() for name in part.pretrained_names()}
+    other = [name for name in names if name not in pretrained]
+    said = f", {len(names) - len(other)} pretrained ones are not there and stay" if len(names) > len(other) else ""
+    return said + (f", not there: {', '.join(other[:3])}{' ...' if len(other) > 3 else ''}" if other else "")
 
 
 def _source(source: str, part: str) -> tuple[Path, str]:

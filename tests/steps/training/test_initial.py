@@ -96,6 +96,53 @@ def test_a_frozen_part_from_another_experiment_is_saved(tiny_whisper, tmp_path):
     assert again.state_dict().keys() == model.state_dict().keys()
 
 
+LORA = {"rank": 2, "targets": ["linear_q", "linear_v"]}
+
+
+def adapted(tiny_whisper, seed: int, **more) -> Model:
+    encoder = {"name": "whisper", "path": str(tiny_whisper[0]), "lora": LORA}
+    model = make(seed, encoder, {"ctc": {"lang": "x"}}, feature_dim=8, **more)
+    model.load_pretrained({})
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)  # as if it had been trained
+    return model
+
+
+def test_an_encoder_that_gets_adapters_begins_whole(tiny_whisper, tmp_path):
+    other = whisper(tiny_whisper)  # fine-tuned: not what stands in the pretrained folder
+    save_checkpoint(tmp_path / "a.pt", {"model": other.state_dict()})
+    encoder = {"name": "whisper", "path": str(tiny_whisper[0]), "lora": LORA}
+    model = make(1, encoder, {"ctc": {"lang": "x"}}, feature_dim=8)
+    model.load_pretrained({})
+    (said,) = initialise(model, {"encoder": str(tmp_path / "a.pt")})
+    inputs = torch.randn(2, 40, 8), torch.tensor([40, 31])
+    assert torch.equal(model.eval().encode(*inputs).out, other.eval().encode(*inputs).out)  # adapters begin as nothing
+    assert said.endswith(f": {sum(name.startswith('encoder.') for name in other.full_state())} tensors")
+    again = make(2, encoder, {"ctc": {"lang": "x"}}, feature_dim=8)
+    fill(again, model.state_dict(), {}, "a.pt")
+    assert not differing(again, model)
+
+
+def test_adapters_begin_from_adapters(tiny_whisper, tmp_path):
+    other, model = adapted(tiny_whisper, 1), adapted(tiny_whisper, 2)
+    save_checkpoint(tmp_path / "a.pt", {"model": other.state_dict()})
+    (said,) = initialise(model, {"encoder": str(tmp_path / "a.pt")})
+    assert differing(model, other) == {"heads.ctc"}
+    count = len(whisper(tiny_whisper).encoder.pretrained_names())
+    assert said.endswith(f": 9 tensors, {count} pretrained ones are not there and stay")  # 8 of adapters, 1 of places
+
+
+@pytest.mark.parametrize("freeze", [[], ["encoder"]])
+def test_adapters_without_a_place_are_refused(tiny_whisper, tmp_path, freeze):
+    save_checkpoint(tmp_path / "a.pt", {"model": adapted(tiny_whisper, 1).state_dict()})
+    layer = r"'encoder\.layers\.\d\.self_attn\.linear_[qv]'"
+    for init in ({"encoder": str(tmp_path / "a.pt")}, {"all": str(tmp_path / "a.pt")}):
+        with pytest.raises(UserError, match=rf"a.pt has an adapter of {layer}, which has none here: give the part the"):
+            initialise(whisper(tiny_whisper, 2, freeze=freeze), init)
+    initialise(whisper(tiny_whisper, 2, freeze=freeze), {"heads.ctc": str(tmp_path / "a.pt")})  # its head can be had
+
+
 def factors(model: Model, scales: dict, decay: float = 1.0) -> dict[str, float]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {names[id(p)]: pace.scale for pace, params in groups(model, scales, decay, {}).items() for p in params}
