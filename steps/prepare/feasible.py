@@ -15,8 +15,9 @@ from steps.prepare.dataset import HeadTarget, encode_target, prompt_tokens
 
 def feasible(
     cuts: Cuts, heads: dict[str, HeadTarget], output_lens: Callable[[Tensor], Tensor], fastest: float = 1.0
-) -> tuple[list[int], list[dict]]:
-    """(indices of cuts that can be trained on, rows {"id", "reason", "detail"} of those that cannot).
+) -> tuple[list[int], list[dict], dict[str, int]]:
+    """Indices of cuts that can be trained on, rows {"id", "reason", "detail"} of those that cannot, and by head of how
+    many of the former it has no target.
 
     `output_lens` maps feature lengths (cuts,) to encoder lengths. CTC needs a frame a token and one more between
     equal neighbours (Graves et al. 2006); the pruned transducer's lattice needs a frame a token; a decoder may have
@@ -24,7 +25,7 @@ def feasible(
     for a prompt that the token set lacks.
     """
     lens = output_lens(torch.from_numpy((cuts.num_frames / fastest).astype(np.int64))).tolist()
-    keep, drop = [], []
+    keep, drop, lacking = [], [], dict.fromkeys(heads, 0)
     for index, cut in enumerate(cuts):
         supervision = cut.supervisions[0]
         tokens = {name: encode_target(supervision, head) for name, head in heads.items()}
@@ -32,9 +33,11 @@ def feasible(
         problem = _problem(tokens, prompts, heads, lens[index])
         if problem is None:
             keep.append(index)
+            for name, row in tokens.items():
+                lacking[name] += row is None
         else:
             drop.append({"id": cut.id, **problem})
-    return keep, drop
+    return keep, drop, lacking
 
 
 def _problem(

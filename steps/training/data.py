@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from steps.lang.prompts import REQUESTS, Request, TokenPrompt
-from steps.lang.targets import parse_target
+from steps.lang.targets import parse_target, targets_of
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.attention_head import AttentionConfig
 from steps.nets.head import HeadConfig
@@ -29,13 +29,14 @@ class SpeechBatches:
 
     `dropped` lists the training utterances left out ({"id", "reason", "detail"}): those with fewer encoder frames than
     tokens (at the fastest speed that augmentation may choose), whose loss would be infinite, and those with no target
-    at all. `total` is the seconds of the rest.
+    at all. `total` is the seconds of the rest, `lacking` says of how many of them a head has no target. Errors:
+    `UserError` for a head that has one of none.
     """
 
     unit, limit = "seconds", "data.max_duration"
 
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
-        self.data, self.world = config.data, world
+        self.data, self.world, self.source = config.data, world, config.data.train
         self.encoder = model.encoder
         self.heads = {
             name: replace(
@@ -45,21 +46,31 @@ class SpeechBatches:
             )
             for name, head in config.heads.items()
         }
-        self.cuts, self.dropped = self._usable(config.data.train, speed_limits(config.data)[1])
+        self.cuts, self.dropped, self.lacking = self._usable(config.data.train, speed_limits(config.data)[1])
+        self._check_targets()
         self.valid_cuts, self.valid_dropped = None, []
         if config.data.valid:
-            self.valid_cuts, self.valid_dropped = self._usable(config.data.valid)
-        self.total, self.source = float(self.cuts.durations.sum()), config.data.train
+            self.valid_cuts, self.valid_dropped, _ = self._usable(config.data.valid)
+        self.total = float(self.cuts.durations.sum())
         self.plan = make_loader(self.cuts, self.heads, self.data, rank=world.rank, world_size=world.size).plan
         self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
 
-    def _usable(self, path: str, fastest: float = 1.0) -> tuple[Cuts, list[dict]]:
+    def _usable(self, path: str, fastest: float = 1.0) -> tuple[Cuts, list[dict], dict[str, int]]:
         cuts = Cuts.load(path)
-        keep, dropped = feasible(cuts, self.heads, self.encoder.output_lens, fastest)
+        keep, dropped, lacking = feasible(cuts, self.heads, self.encoder.output_lens, fastest)
         if not keep:
             why = f"{dropped[0]['id']}: {dropped[0]['reason']} ({dropped[0]['detail']})"
             raise UserError(f"None of the {len(cuts)} utterances of {path} can be trained on; {why}.")
-        return cuts.subset(keep) if dropped else cuts, dropped
+        return cuts.subset(keep) if dropped else cuts, dropped, lacking
+
+    def _check_targets(self) -> None:
+        for name, count in self.lacking.items():
+            if count == len(self.cuts):
+                there = sorted({target for cut in self.cuts for target in targets_of(cut.supervisions[0])})
+                raise UserError(
+                    f"heads.{name}: no utterance of {self.source} has the target {self.heads[name].target}: there are "
+                    f"{' '.join(there)}."
+                )
 
     def train(self, epoch: int, start: int) -> Iterable[Batch]:
         """This process's batches of an epoch, from `start` on."""
@@ -97,6 +108,9 @@ class SpeechBatches:
     def summary(self) -> list[str]:
         """Sentences for the log on what there is."""
         said = [f"{self.total / 3600:.2f} hours, {len(self.cuts)} utterances"]
+        for name, count in self.lacking.items():
+            if count:
+                said.append(f"heads.{name}: {count} utterances have no {self.heads[name].target}")
         if self.valid_dropped:
             said.append(f"validation leaves out {len(self.valid_dropped)} utterances that cannot be aligned")
         return said

@@ -296,12 +296,13 @@ def test_feasible_names_what_cannot_be_aligned(cuts):
         row["supervisions"][0]["text"] = text
         row["supervisions"][0]["custom"]["translation"] = {}
     assert 31 <= frames[0] < 31 + 29 or frames[0] < 31
-    keep, drop = feasible(Cuts(rows, cuts.config), HEADS, lambda lens: lens // 4)
+    keep, drop, lacking = feasible(Cuts(rows, cuts.config), HEADS, lambda lens: lens // 4)
+    assert lacking == {"asr": 0, "st": 1}  # of what is kept
     assert keep == [3] and [row["id"] for row in drop] == [row["id"] for row in rows[:3]]
     assert [row["reason"] for row in drop] == ["more tokens than frames", "no target", "more tokens than frames"]
     assert "29 repeats of head 'asr'" in drop[0]["detail"]
     without = {"asr": HeadTarget("text", Letters())}
     generous = feasible(Cuts(rows[:1], cuts.config), without, lambda lens: torch.full_like(lens, 31))
-    assert generous == ([0], [])
+    assert generous == ([0], [], {"asr": 0})
     strict = feasible(Cuts(rows[:1], cuts.config), HEADS, lambda lens: torch.full_like(lens, 31 + 28))
     assert strict[0] == [] and feasible(Cuts(rows[:1], cuts.config), HEADS, lambda n: n * 0 + 60)[0] == [0]
