@@ -16,7 +16,8 @@ from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.files import read_json, require
 
-SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # all of a model but its weights
+# all of a model but its weights
+SMALL = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.tiktoken", "*.jinja")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # fetched in this order until there are weights: old models have no safetensors
 KINDS = ("model*.safetensors", "pytorch_model*.bin")

@@ -6,11 +6,13 @@ import pytest
 import torch
 import yaml
 
+from steps.search.translation import SearchOptions
 from steps.train import main
 from steps.training.trainer import Trainer
+from steps.translator import TextTranslator
 from steps.translator_folder import load_translator
-from tests.steps.parallel import settings, write_rows, write_supervisions
-from tests.steps.tiny_translators import write_t5
+from tests.steps.parallel import EN, settings, write_rows, write_supervisions
+from tests.steps.tiny_translators import write_marian, write_t5
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.files import read_json
@@ -91,13 +93,30 @@ def test_sets_are_joined_and_parts_begin_elsewhere(train, conf, tmp_path, capsys
         train(tmp_path / "three", f"init={{net.head: '{tmp_path / 'one'}:heads.st'}}")
 
 
-def test_adapters_of_a_pretrained_one_are_all_that_is_saved(train, conf, tmp_path):
-    folder = write_t5(tmp_path)
+def seq2seq(conf, folder, **translator):
+    """`conf.yaml` in `folder`, which holds a pretrained translator, that fine-tunes it for an epoch."""
     values = yaml.safe_load(conf.read_text())
-    values["translator"] = {"name": "seq2seq", "path": str(folder), "lora": {"rank": 2, "targets": ["q", "v"]}}
+    values["translator"] = {"name": "seq2seq", "path": str(folder), **translator}
     values |= {"source": {}, "target": {"target": "translation.fr"}, "epochs": 1}
-    (tmp_path / "t5.yaml").write_text(yaml.safe_dump(values))
-    assert train(tmp_path / "m", config=tmp_path / "t5.yaml") == 0
+    (folder / "conf.yaml").write_text(yaml.safe_dump(values))
+    return folder / "conf.yaml"
+
+
+def test_a_model_with_two_sentencepiece_models_is_fine_tuned_and_translates(train, conf, tmp_path):
+    (tmp_path / "marian").mkdir()
+    config = seq2seq(conf, write_marian(tmp_path / "marian"))
+    assert train(tmp_path / "m", "data.max_tokens=600", config=config) == 0
+    config.parent.rename(tmp_path / "gone")
+    assert read_json(tmp_path / "m" / "train.json")["steps"] == 1
+    model, tokens = load_translator(tmp_path / "m")
+    limit = SearchOptions(beam=1, max_tokens=8)
+    said = TextTranslator(model, tokens, limit, torch.device("cpu"))(EN[:3], ["en"] * 3)
+    assert all(best[0].text and best[0].score < 0 for best in said)
+
+
+def test_adapters_of_a_pretrained_one_are_all_that_is_saved(train, conf, tmp_path):
+    config = seq2seq(conf, write_t5(tmp_path), lora={"rank": 2, "targets": ["q", "v"]})
+    assert train(tmp_path / "m", config=config) == 0
     saved = load_checkpoint(tmp_path / "m" / "averaged.pt")["model"]
     assert saved and all(".lora_" in name for name in saved)
     model, tokens = load_translator(tmp_path / "m")
