@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from steps.lang.pretrained import check_tokens
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.model import Model, ModelConfig
 from steps.nets.pretrained_parts import PartedModel
@@ -67,12 +68,17 @@ def read_elsewhere(model: Model, state: dict[str, Tensor] | None, tokenizers: di
 
 
 def copy_pretrained(config: ModelConfig, folder: Path) -> None:
-    """Copy what describes every pretrained part into a model folder, which then tells the model's shape alone."""
+    """Copy what describes every pretrained part into a model folder, which then tells the model's shape alone.
+
+    Errors: `UserError` where a part is not there, or the lang folder of a head has another model's tokens.
+    """
     parts = {"encoder": config.encoder, **{f"heads.{key}": head for key, head in config.heads.items()}}
     for name, part in parts.items():
         own = folder / PRETRAINED / name
         if (path := getattr(part, "path", None)) and not (own / "config.json").exists():
             source = find_model(path, f"{name}.path")
+            if lang := getattr(part, "lang", None):
+                check_tokens(Path(lang), source, f"{name}.lang")
             for file in ("preprocessor_config.json", "config.json"):
                 if (source / file).exists():
                     write_text(own / file, (source / file).read_text("utf-8"))

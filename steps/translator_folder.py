@@ -9,7 +9,7 @@ import torch
 
 from steps.lang.hub_tokens import HubPair
 from steps.lang.pair_tokens import LangPair, PairTokens, RequestPair
-from steps.lang.pretrained import PretrainedTokenizer
+from steps.lang.pretrained import PretrainedTokenizer, check_tokens
 from steps.lang.prompts import REQUESTS, SPEECH, TEXT, Request
 from steps.lang.targets import parse_target
 from steps.lang.tokenizer import Tokenizer
@@ -47,10 +47,15 @@ def make_translator(config: TranslationConfig, folder: Path) -> Translator:
 
 
 def copy_pretrained(config: TranslationConfig, folder: Path) -> None:
-    """Copy all of a pretrained translator but its weights into a model folder: its shape and its tokens."""
+    """Copy all of a pretrained translator but its weights into a model folder: its shape and its tokens.
+
+    Errors: `UserError` where it is not there, or the target's lang folder has another model's tokens.
+    """
     if (path := getattr(config.translator, "path", None)) is None:
         return
     source, own = find_model(path, "translator.path"), folder / PRETRAINED / PART
+    if config.target.lang:
+        check_tokens(Path(config.target.lang), source, "target.lang")
     own.mkdir(parents=True, exist_ok=True)
     for file in sorted({file for pattern in SMALL for file in source.glob(pattern)}):
         shutil.copyfile(file, own / file.name)

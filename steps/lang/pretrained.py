@@ -7,6 +7,7 @@ can be chosen by them.
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -111,6 +112,24 @@ def load_backend(path: str | Path) -> Backend:
         raise
     except Exception as error:  # of the Rust library, whatever is wrong
         raise UserError(f"{path} is no tokenizer ({error}): copy or download the model again.") from None
+
+
+def check_tokens(lang: Path, model: Path, key: str) -> None:
+    """`UserError` naming `key` where a lang folder's tokens are not those that `model`'s tokenizer has at their ids.
+
+    Nothing is said where the folder is none of a pretrained model, or the model has no `tokenizer.json` beside it.
+    """
+    own, theirs = lang / "tokenizer.json", model / "tokenizer.json"
+    if not (own.exists() and theirs.exists()) or filecmp.cmp(own, theirs, shallow=False):
+        return
+    one, other = load_backend(own), load_backend(theirs)
+    for index in read_json(lang / "lang.json").get("ids", []):
+        if index >= 0 and (token := one.id_to_token(index)) != (found := other.id_to_token(index)):
+            there = f"'{found}'" if found else "none"
+            raise UserError(
+                f"{key}: {lang} has '{token}' as the model's token {index}, in {model} that is {there}: make the lang "
+                "folder from that model's tokenizer (stage 3: steps.lang.prepare --type pretrained)."
+            )
 
 
 def kept_ids(backend: Backend, texts: Iterable[str]) -> set[int]:

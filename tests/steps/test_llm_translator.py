@@ -17,6 +17,7 @@ from steps.translator import TextTranslator
 from steps.translator_folder import load_translator
 from tests.steps.parallel import EN, FR, settings
 from tests.steps.tiny_llm import lang_folder, make_llm
+from tests.steps.tiny_models import write_tokenizer
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -110,5 +111,8 @@ def test_a_mistake_is_one_sentence(train, tmp_path, change, sentence):
 def test_tokens_must_be_the_models(root, train, tmp_path):
     with pytest.raises(UserError, match=r"lang_target is not of a model's tokens \(--type pretrained\)"):
         train(tmp_path / "m", f"target.lang={root / 'lang_target'}")
+    write_tokenizer(make_llm(tmp_path / "other"), ["un autre texte"])
+    with pytest.raises(UserError, match=r"target\.lang: .* as the model's token \d+, in .*other that is"):
+        train(tmp_path / "m", f"translator.path={tmp_path / 'other'}")
     with pytest.raises(UserError, match=r"No name is known of the language 'mdw'"):
         train(tmp_path / "m", "data.train.language=mdw", "translator.prompt='{text} from {language_name}'")

@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 
-from steps.lang.pretrained import PretrainedTokenizer, load_backend, symbol
+from steps.lang.pretrained import PretrainedTokenizer, check_tokens, load_backend, symbol
 from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer
-from tests.steps.tiny_models import SPECIAL, TIMES
+from tests.steps.tiny_models import SPECIAL, TIMES, write_tokenizer
+from utils.errors import UserError
 from utils.files import read_json
 
 PROMPT = "<|startoftranscript|><|fr|><|transcribe|><|notimestamps|>"
@@ -143,3 +144,17 @@ def test_parts_that_do_not_fit_each_other(lang):
     (folder / "lang.json").write_text(json.dumps({**about, "ids": about["ids"][:-1]}))
     with pytest.raises(Exception, match=r"lang.json, tokens.txt, tokenizer.json do not fit: make it again"):
         Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("options", [(), ("--all-tokens",)])
+def test_another_models_tokens_are_refused(lang, tiny_whisper, tmp_path, options):
+    folder, file = lang(*options), tmp_path / "other" / "tokenizer.json"
+    check_tokens(folder, tiny_whisper[0], "heads.asr.lang")
+    check_tokens(folder, tmp_path / "other", "heads.asr.lang")  # no tokenizer there, as in model folders
+    write_tokenizer(file.parent, ["other words make other merges, and so other tokens at the same ids"])
+    with pytest.raises(UserError, match=rf"^heads.asr.lang: {folder} has '.*' as the model's token \d+, in .* that"):
+        check_tokens(folder, file.parent, "heads.asr.lang")
+    same = load_backend(tiny_whisper[0] / "tokenizer.json")
+    same.add_special_tokens(["<pad>"])
+    same.save(str(file), pretty=False)  # written in another way, with a token more
+    check_tokens(folder, file.parent, "heads.asr.lang")

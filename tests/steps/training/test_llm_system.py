@@ -21,6 +21,7 @@ from steps.prepare.cuts import Cuts
 from steps.train import main as train
 from steps.training.data import head_prompt
 from tests.steps.tiny_llm import make_llm
+from tests.steps.tiny_models import write_tokenizer
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -139,6 +140,10 @@ def test_a_tokenizer_that_does_not_fit_is_one_sentence(world, tmp_path, monkeypa
     small = make_llm(tmp_path / "small", vocab_size=300)
     with pytest.raises(UserError, match="has 300 tokens: make the lang folder from that model's tokenizer"):
         run_train(monkeypatch, str(world / "conf.yaml"), "--out", str(tmp_path / "exp"), f"heads.llm.path={small}")
+    other = make_llm(tmp_path / "other")  # with as many tokens, which are others
+    write_tokenizer(other, ["un autre texte"])
+    with pytest.raises(UserError, match=r"heads\.llm\.lang: .*lang has '.*' as the model's token \d+, in .*other that"):
+        run_train(monkeypatch, str(world / "conf.yaml"), "--out", str(tmp_path / "exp"), f"heads.llm.path={other}")
     (small / "tokenizer.json").unlink()
     options = [
         "--cuts",

@@ -20,7 +20,7 @@ from steps.train import train
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
 from steps.transcribe import main as transcribe
-from tests.steps.tiny_models import PROMPT, make_speech_model
+from tests.steps.tiny_models import PROMPT, make_speech_model, write_tokenizer
 from utils.checkpoint import load_checkpoint
 from utils.distributed import World
 from utils.errors import UserError
@@ -196,6 +196,9 @@ def wrong(settings: dict, root: Path, case: str) -> dict:
     elif case == "lang":
         heads["asr"]["lang"] = heads["low"]["lang"]
         del heads["st"]
+    elif case == "tokens":
+        heads["asr"]["path"] = str(shutil.copytree(root / "whisper", root / "whisper_other"))
+        write_tokenizer(root / "whisper_other", ["un autre texte"])
     elif case == "shared lang":
         heads["st"]["lang"] = str(root / "other")
         shutil.copytree(heads["asr"]["lang"], root / "other")
@@ -216,6 +219,10 @@ def wrong(settings: dict, root: Path, case: str) -> dict:
         ("prompt", r"has '<\|mb\|>', which is no token of this set .*: change the head's prompt, or the language"),
         ("no brackets", r"The prompt 'en' must be tokens in angle brackets"),
         ("lang", r"has no ids of its tokens, .* make the lang folder from that model's tokenizer \(stage 3"),
+        (
+            "tokens",
+            r"heads\.asr\.lang: .* has '.*' as the model's token \d+, in .*whisper_other that is none: make",
+        ),
         ("shared lang", r"heads.st shares the decoder of asr, which has other tokens: give both the same lang"),
         ("hub", r"encoder.path: 'opnai/whisper-base' is neither a folder here nor could it be had from the hub"),
         ("features", r"encoder 'whisper' wants features of type whisper, .* has fbank: make them again \(stage 2\)"),
