@@ -41,9 +41,14 @@ def pair_tokens(config: TranslationConfig, folder: Path) -> PairTokens:
 
 
 def make_translator(config: TranslationConfig, folder: Path) -> Translator:
-    """The model of a model folder, untrained."""
-    own = folder / PRETRAINED / PART
-    return Translator(config, pair_tokens(config, folder).sizes, own if own.exists() else None)
+    """The model of a model folder, untrained; `UserError` where it shares embeddings of different tokens."""
+    own, tokens = folder / PRETRAINED / PART, pair_tokens(config, folder)
+    if getattr(config.translator, "share_embeddings", False):
+        source, target = (tokens.tokenizers[side].tokens for side in ("source", "target"))
+        if source != target:
+            langs = f"{config.source.lang} and {config.target.lang}"
+            raise UserError(f"translator.share_embeddings: {langs} have different tokens: give both one.")
+    return Translator(config, tokens.sizes, own if own.exists() else None)
 
 
 def copy_pretrained(config: TranslationConfig, folder: Path) -> None:

@@ -15,7 +15,6 @@ from steps.nets.pretrained_parts import PartedModel
 from steps.nets.seq2seq import Seq2Seq, Seq2SeqConfig
 from steps.nets.transformer import TransformerConfig, TransformerEncoder
 from steps.pretrained.folder import find_model
-from utils.errors import UserError
 from utils.options import Config
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class TransformerPairConfig(Config):
     decoder: TransformerConfig = TransformerConfig()
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     tied: bool = True  # the decoder's output weights are its embeddings (Press and Wolf 2017)
-    share_embeddings: bool = False  # the encoder's embeddings are the decoder's too: one lang folder for both sides
+    share_embeddings: bool = False  # the encoder's embeddings are the decoder's too: the same tokens on both sides
 
     @model_validator(mode="after")
     def _check(self) -> TransformerPairConfig:
@@ -80,8 +79,6 @@ class TransformerPair(nn.Module):
         sizes = {"decoder": config.decoder, "tied": config.tied, "label_smoothing": config.label_smoothing}
         self.head = AttentionHead(AttentionConfig(lang="", **sizes), config.encoder.dim, vocab_sizes["target"])
         if config.share_embeddings:
-            if len(set(vocab_sizes.values())) > 1:
-                raise UserError("translator.share_embeddings: source.lang and target.lang differ, give both one.")
             self.encoder.embed = self.head.decoder.embed
         limits = [side.pos.num_embeddings for side in (self.encoder, self.head.decoder) if side.pos is not None]
         self.longest = min(limits) - 1 if limits else None  # the prompt takes a place

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from steps.lang.tokenizer import Tokenizer
 from steps.search.translation import SearchOptions
 from steps.train import main
 from steps.training.trainer import Trainer
@@ -91,6 +92,15 @@ def test_sets_are_joined_and_parts_begin_elsewhere(train, conf, tmp_path, capsys
         UserError, match=r"nothing for 'net\.head' in 'heads\.st'.*: its parts are net\.encoder, net\.head"
     ):
         train(tmp_path / "three", f"init={{net.head: '{tmp_path / 'one'}:heads.st'}}")
+
+
+def test_shared_embeddings_are_of_the_same_tokens(train, conf, tmp_path):
+    share, root = ("epochs=0", "translator.share_embeddings=true"), conf.parent
+    sizes = {side: Tokenizer.load(root / f"lang_{side}").vocab_size for side in ("source", "target")}
+    assert sizes["source"] == sizes["target"]  # it is not by their sizes that they differ
+    with pytest.raises(UserError, match=r"share_embeddings: .*lang_source and .*lang_target have different tokens"):
+        train(tmp_path / "two", *share)
+    assert train(tmp_path / "one", *share, f"source.lang={root / 'lang_target'}") == 0
 
 
 def seq2seq(conf, folder, **translator):
