@@ -126,7 +126,10 @@ def prepare(
     if kind == "pretrained":
         folder = find_model(about["path"], "--path")
         chat = Chat.of_model(folder)
-        asked = requests(chat, texts, about["keep"])
+        config = read_config(folder)
+        # what has an encoder, as Whisper does, is not asked in words
+        asked_in_words = not config.get("is_encoder_decoder", config.get("model_type") == "whisper")
+        asked = requests(chat, texts if asked_in_words else (), about["keep"])
         tokens, kept = pretrained_tokens(folder, None if about["all_tokens"] else lines, asked)
         about = {**about, **kept}
         if chat:
@@ -157,11 +160,9 @@ def prepare(
 
 def requests(chat: Chat | None, languages: Iterable[str], keep: Sequence[str]) -> list[str]:
     """What a model is asked, around the speech: the usual requests for texts in these languages, and `keep`."""
-    if chat is None:
-        return list(keep)
     known = [language for language in languages if language in language_names()]
     usual = {filled(request, None, language) for request in REQUESTS.values() for language in known}
-    return [part for text in (*sorted(usual), *keep) for part in chat(text).split(SPEECH)]
+    return [part for text in (*sorted(usual), *keep) for part in (chat(text) if chat else text).split(SPEECH)]
 
 
 def pretrained_tokens(folder: Path, texts: Sequence[str] | None, asked: Sequence[str]) -> tuple[list[str], dict]:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 from transformers import AutoTokenizer
 
-from steps.lang.prompts import SLOT, Request, TokenPrompt, check_request
+from steps.lang.prompts import REQUESTS, SLOT, Request, TokenPrompt, check_request
 from steps.lang.tokenizer import Tokenizer
 from tests.steps.tiny_llm import TEXTS, lang_folder, make_llm
 from utils.errors import UserError
@@ -139,6 +139,20 @@ def test_a_trimmed_set_keeps_what_the_model_is_asked(llm, whole, tmp_path):
     assert {whole.token(i) for i in whole.suppressed} == {"<blk>", "<unk>", "<|endoftext|>", "<|im_start|>"}
 
 
+def test_a_model_that_does_not_chat_is_asked_in_words(tmp_path):
+    base = make_llm(tmp_path / "base", None)
+    whole = lang_folder(base, tmp_path / "a", ["non merci"])
+    trimmed = lang_folder(base, tmp_path / "b", ["non merci"], every=False)
+    assert trimmed.chat is None and trimmed.vocab_size < whole.vocab_size
+    for request in REQUESTS.values():
+        asked = [Request(tokenizer, request, "fr")("en") for tokenizer in (trimmed, whole)]
+        assert theirs(trimmed, asked[0]) == theirs(whole, asked[1])
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "is_encoder_decoder": True}))
+    # what has a decoder beside an encoder is not asked in words
+    assert lang_folder(base, tmp_path / "c", ["non merci"], every=False).vocab_size < trimmed.vocab_size
+
+
 def test_the_end_is_the_chats_or_the_models(llm, tmp_path):
     assert lang_folder(llm, tmp_path / "a", TEXTS[:1]).ids[1] == 2
     base = make_llm(tmp_path / "base", None, eos_token_id=[0, 2])
@@ -169,7 +183,7 @@ def test_sentencepiece_like_tokens_are_spelled_in_bytes(llm, tmp_path):
     folder.mkdir()
     backend.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 1}))
-    for every, size in ((True, len(vocab) + 1), (False, 3 + 256 + 2)):
+    for every, size in ((True, len(vocab) + 1), (False, 3 + 256 + 2 + 2)):  # ▁ and ▁ab; a and b of the requests
         tokenizer = lang_folder(folder, tmp_path / f"lang{every}", ["ab"], every)
         assert tokenizer.vocab_size == size and tokenizer.ids[:3] == [-1, 1, 0]
         for text in ("ab", "ab ab", "a b é", "ba"):
