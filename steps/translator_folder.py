@@ -66,6 +66,11 @@ def copy_pretrained(config: TranslationConfig, folder: Path) -> None:
         shutil.copyfile(file, own / file.name)
 
 
+def is_translator(folder: Path) -> bool:
+    """Whether a model folder holds a translator of text, not a model of speech."""
+    return "translator" in load_yaml(require(folder / "config.yaml", "stage 5 (training)"))
+
+
 def load_config(folder: str | Path) -> TranslationConfig:
     """What `config.yaml` of a model folder says about the translator (not about its training)."""
     file = require(Path(folder) / "config.yaml", "stage 5 (training)")
@@ -110,7 +115,7 @@ def open_translator(
         given = {"--target-language": target_language, "--source-code": source_code, "--target-code": target_code}
         if wrong := next((option for option, value in {**given, "--prefix": prefix}.items() if value), None):
             raise UserError(f"{wrong} is for a model of transformers as it is: {name} was trained for its own.")
-        if "translator" not in load_yaml(Path(name) / "config.yaml"):
+        if not is_translator(Path(name)):
             raise UserError(f"--model {name} is a model of speech: give a translator, trained with 'translator'.")
         return load_translator(name, checkpoint, device)
     if not target_language:

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from steps.lang.prompts import SLOT
+from steps.lm.export_adapter import main as export_adapter
 from steps.prepare.pair_batches import PairTable, pair_loader
 from steps.prepare.pairs import Pair, ParallelSection
 from steps.search.translation import SearchOptions
@@ -88,6 +90,29 @@ def test_adapters_alone_are_saved_and_come_back(train, tmp_path):
     assert len(saved) == 2 * 3 * 2 and all(".lora_" in name for name in saved)
     model, _ = load_translator(tmp_path / "m")
     assert all(torch.equal(model.full_state()[name], value) for name, value in saved.items())
+
+
+def test_the_exported_adapter_reloads_and_gives_the_same_text(root, train, tmp_path, capsys):
+    """Through peft and transformers alone but for the request."""
+    lora = "translator.lora={rank: 4, alpha: 32, targets: [q_proj, v_proj, up_proj]}"
+    assert train(tmp_path / "m", "epochs=20", "data.max_tokens=200", "translator.train_llm=false", lora) == 0
+    assert export_adapter(["--model", str(tmp_path / "m"), "--out", str(tmp_path / "adapter")]) == 0
+    assert "adapter of 12 tensors" in capsys.readouterr().out
+    plain, base = (AutoModelForCausalLM.from_pretrained(root / "llm") for _ in range(2))
+    model, tokens = load_translator(tmp_path / "m")
+    limit, tokenizer = SearchOptions(beam=1, max_tokens=12), tokens.tokenizers["target"]
+    found = TextTranslator(model, tokens, limit, CPU)(EN[:6], ["en"] * 6)
+    prompt, unwanted = tokens.prompt("en"), {*range(336)} - {*tokenizer.ids}
+    unwanted |= {tokenizer.ids[i] for i in tokenizer.suppressed}
+    limits = {"max_new_tokens": 12, "suppress_tokens": sorted(unwanted - {-1}), "do_sample": False}
+    said = []
+    for llm in (plain, PeftModel.from_pretrained(base, tmp_path / "adapter").eval()):
+        for text in EN[:6]:
+            slot = prompt.index(SLOT)
+            ids = [tokenizer.ids[i] for i in (*prompt[:slot], *tokens.source(text), *prompt[slot + 1 :])]
+            row = llm.generate(torch.tensor([ids]), eos_token_id=2, pad_token_id=2, **limits)[0, len(ids) :]
+            said.append(tokenizer.decode([tokenizer.ids.index(i) for i in row.tolist() if i != 2]))
+    assert said[6:] == [best[0].text for best in found] != said[:6]
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_a_tokenizer_that_does_not_fit_is_one_sentence(world, tmp_path, monkeypa
 
 def test_what_cannot_be_exported_is_one_sentence(world, tmp_path):
     for options, complaint in (
+        (["--model", str(world)], r"config\.yaml does not exist"),
         (["--head", "lmm"], "has no head 'lmm' .did you mean 'llm'"),
         (["--checkpoint", "epoch-99.pt"], "does not exist"),
     ):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM
 
 from steps.lang.tokenizer import Tokenizer
+from steps.lm.export_adapter import main as export_adapter
 from steps.search.translation import SearchOptions
 from steps.train import main
 from steps.training.trainer import Trainer
@@ -122,6 +125,33 @@ def test_a_model_with_two_sentencepiece_models_is_fine_tuned_and_translates(trai
     limit = SearchOptions(beam=1, max_tokens=8)
     said = TextTranslator(model, tokens, limit, torch.device("cpu"))(EN[:3], ["en"] * 3)
     assert all(best[0].text and best[0].score < 0 for best in said)
+
+
+def test_the_exported_adapter_reloads_and_gives_the_same_text(train, conf, tmp_path, capsys):
+    config = seq2seq(conf, write_t5(tmp_path), lora={"rank": 4, "alpha": 64, "targets": ["q", "v"]})
+    assert train(tmp_path / "m", "epochs=5", config=config) == 0
+    assert export_adapter(["--model", str(tmp_path / "m"), "--out", str(tmp_path / "adapter")]) == 0
+    assert "adapter of 12 tensors" in capsys.readouterr().out  # A and B of q and v of three attentions
+    model, tokens = load_translator(tmp_path / "m")
+    limit = SearchOptions(beam=1, max_tokens=12)
+    found = TextTranslator(model, tokens, limit, torch.device("cpu"))(EN[:6], ["en"] * 6)
+    plain, base = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path) for _ in range(2))
+    said = []
+    for net in (plain, PeftModel.from_pretrained(base, tmp_path / "adapter").eval()):
+        for text in EN[:6]:
+            ids = net.generate(input_ids=torch.tensor([tokens.source(text)]), max_new_tokens=12, do_sample=False)
+            said.append(tokens.decode(ids[0].tolist()))
+    assert said[6:] == [best[0].text for best in found] != said[:6]
+    for options, complaint in (
+        (
+            ["--model", str(tmp_path / "m"), "--head", "llm"],
+            r"--head llm: .* is a translator of text, which has no",
+        ),
+        (["--model", str(tmp_path / "plain")], r"its translator has no adapter \(lora\)"),
+    ):
+        assert train(tmp_path / "plain", "epochs=0") == 0
+        with pytest.raises(UserError, match=complaint):
+            export_adapter([*options, "--out", str(tmp_path / "a")])
 
 
 def test_adapters_of_a_pretrained_one_are_all_that_is_saved(train, conf, tmp_path):
