@@ -47,7 +47,8 @@ class TranslationConfig(Config):
     translator: TranslatorConfig
     source: SideConfig = SideConfig()
     target: SideConfig
-    freeze: tuple[str, ...] = ()  # parts that are not trained: encoder, head, model.model.encoder ...
+    # parts that are not trained: net.encoder, net.head (of a transformer), net.model.model.encoder (of a Marian) ...
+    freeze: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> TranslationConfig:

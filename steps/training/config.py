@@ -36,6 +36,9 @@ class LoopConfig(Config):
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # auto: measured on a CPU
     optimizer: OptimizerConfig = ScaledAdamConfig()
     schedule: Schedule = Eden()
+    # parts of the model from other experiments: {encoder: exp/asr/averaged.pt, heads.a: exp/asr/averaged.pt:heads.b},
+    # of a translator {net.head: exp/mt/averaged.pt}
+    init: dict[str, str] = Field(default_factory=dict)
     lr_scale: dict[str, PositiveFloat] = Field(
         default_factory=dict
     )  # parts of the model and what multiplies their learning rate
@@ -55,6 +58,12 @@ class LoopConfig(Config):
     keep_last: PositiveInt = 2  # epoch-N.pt kept, besides those that averaged.pt needs
     average: AverageConfig = AverageConfig()
     log_every: PositiveInt = 20  # steps
+
+    @field_validator("init", "lr_scale", "start_after", mode="before")
+    @classmethod
+    def _flatten(cls, parts: Any) -> Any:
+        """`init.heads.ctc=x` on the command line is a section in a section."""
+        return dict(_flat(parts)) if isinstance(parts, dict) else parts
 
     @property
     def averaged_epochs(self) -> int:
@@ -77,15 +86,7 @@ class DataSection(DataConfig):
 class TrainConfig(ModelConfig, LoopConfig):
     """A YAML file for steps.train; `feature_dim` follows from the features and need not be given."""
 
-    # parts of the model from other experiments: {encoder: exp/asr/averaged.pt, heads.a: exp/asr/averaged.pt:heads.b}
-    init: dict[str, str] = Field(default_factory=dict)
     data: DataSection
-
-    @field_validator("init", mode="before")
-    @classmethod
-    def _flatten(cls, init: Any) -> Any:
-        """`init.heads.ctc=x` on the command line is a section in a section."""
-        return dict(_flat(init)) if isinstance(init, dict) else init
 
 
 def _flat(section: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from steps.lang.pair_tokens import PairTokens
 from steps.model_folder import read_elsewhere
@@ -27,8 +27,6 @@ SAMPLE = 800  # tokens of the batch that number formats are measured on
 class TranslationTrainConfig(TranslationConfig, LoopConfig):
     """A YAML file for steps.train with a `translator` in place of an encoder and heads."""
 
-    # parts of the model from other experiments, such as {head: exp/mt/averaged.pt}
-    init: dict[str, str] = Field(default_factory=dict)
     data: ParallelSection
 
     @model_validator(mode="after")

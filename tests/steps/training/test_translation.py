@@ -86,7 +86,7 @@ def test_sets_are_joined_and_parts_begin_elsewhere(train, conf, tmp_path, capsys
     sets = f"data.train=[{cuts}, {{path: {cuts}, recognised: {hyp}, weight: 2}}]"
     assert train(tmp_path / "one", "epochs=1", sets) == 0
     assert read_json(tmp_path / "one" / "train.json")["data_pairs"] == 21
-    assert train(tmp_path / "two", "epochs=1", f"init={{net.head: {tmp_path / 'one'}}}", "freeze=[net.head]") == 0
+    assert train(tmp_path / "two", "epochs=1", f"init.net.head={tmp_path / 'one'}", "freeze=[net.head]") == 0
     assert "net.head begins as in" in capsys.readouterr().err
     one, two = (load_checkpoint(tmp_path / name / "averaged.pt")["model"] for name in ("one", "two"))
     same = {key: torch.equal(one[key], two[key]) for key in one}
