@@ -56,9 +56,10 @@ def copy_pretrained(config: TranslationConfig, folder: Path) -> None:
 
     Errors: `UserError` where it is not there, or the target's lang folder has another model's tokens.
     """
-    if (path := getattr(config.translator, "path", None)) is None:
+    path, own = getattr(config.translator, "path", None), folder / PRETRAINED / PART
+    if path is None or (own / "config.json").exists():
         return
-    source, own = find_model(path, "translator.path"), folder / PRETRAINED / PART
+    source = find_model(path, "translator.path")
     if config.target.lang:
         check_tokens(Path(config.target.lang), source, "target.lang")
     own.mkdir(parents=True, exist_ok=True)

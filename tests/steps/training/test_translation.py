@@ -115,7 +115,7 @@ def seq2seq(conf, folder, **translator):
     return folder / "conf.yaml"
 
 
-def test_a_model_with_two_sentencepiece_models_is_fine_tuned_and_translates(train, conf, tmp_path):
+def test_a_model_with_two_sentencepiece_models_is_fine_tuned_and_translates(train, conf, tmp_path, capsys):
     (tmp_path / "marian").mkdir()
     config = seq2seq(conf, write_marian(tmp_path / "marian"))
     assert train(tmp_path / "m", "data.max_tokens=600", config=config) == 0
@@ -125,6 +125,8 @@ def test_a_model_with_two_sentencepiece_models_is_fine_tuned_and_translates(trai
     limit = SearchOptions(beam=1, max_tokens=8)
     said = TextTranslator(model, tokens, limit, torch.device("cpu"))(EN[:3], ["en"] * 3)
     assert all(best[0].text and best[0].score < 0 for best in said)
+    assert train(tmp_path / "m", "data.max_tokens=600", config=tmp_path / "gone" / "conf.yaml") == 0
+    assert "is finished: 1 epochs" in capsys.readouterr().err
 
 
 def test_the_exported_adapter_reloads_and_gives_the_same_text(train, conf, tmp_path, capsys):
