@@ -68,7 +68,7 @@ def _training_tables(runs: Sequence[Run]) -> list[str]:
     return [
         "**Training**",
         table(["model", "precision", *units], rows, 2),
-        "**Losses** (nats per encoder frame)",
+        "**Losses** (nats per encoder frame, of text translation per token)",
         table(["model", "loss", "computed by", "training", "validation"], losses, 3),
     ]
 
