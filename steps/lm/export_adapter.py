@@ -32,7 +32,7 @@ class Adapted(NamedTuple):
 
     config: LanguageModelConfig | Seq2SeqConfig
     prefix: str
-    task: str
+    task: str | None
 
 
 def adapter(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -53,7 +53,8 @@ def find_adapted(folder: Path, head: str | None) -> Adapted:
         if getattr(translator, "lora", None) is None:
             raise UserError(f"{folder}: its translator has no adapter (lora), there is nothing to export.")
         if isinstance(translator, Seq2SeqConfig):
-            return Adapted(translator, "net.model.", "SEQ_2_SEQ_LM")
+            # peft's own class for such models (SEQ_2_SEQ_LM) fails with transformers 5, and the plain one does as much
+            return Adapted(translator, "net.model.", None)
         return Adapted(translator, "net.head.llm.", "CAUSAL_LM")
     head, heads = head or "llm", load_model_config(folder).heads
     if head not in heads:
