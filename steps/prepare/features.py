@@ -148,7 +148,7 @@ def _join(chunks: list[Chunk], bad: list[dict], folder: Path, config: FeatureCon
     _refuse_bad_split(rejected, sum(chunk.utterances for chunk in chunks) + len(bad), folder, config)
     reasons = dict(Counter(row["reason"] for row in rejected).most_common())
     hours = round(seconds / 3600, 4)
-    return {"utterances": count, "hours": hours, "process_seconds": round(spent, 1), "quarantined": reasons}
+    return {"utterances": count, "hours": hours, "process_seconds": round(spent, 3), "quarantined": reasons}
 
 
 def _refuse_bad_split(rejected: list[dict], total: int, folder: Path, config: FeatureConfig) -> None:
