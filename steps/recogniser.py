@@ -20,7 +20,7 @@ from steps.prepare.dataset import pad_prompts
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import METHODS, Search, Spoken, plan_searches
 from steps.training.data import head_prompt
-from utils.devices import autocast, choose_device, is_out_of_memory
+from utils.devices import PRECISIONS, autocast, choose_device, inference_precision, is_out_of_memory
 from utils.errors import UserError
 from utils.files import require
 from utils.fingerprint import digest
@@ -44,9 +44,8 @@ class Recogniser:
         precision: str = "float32",
     ) -> None:
         self.folder, self.checkpoint = Path(folder), checkpoint
-        self.device, self.precision = choose_device(device), precision
-        if precision == "fp16" and self.device.type == "cpu":
-            raise UserError("--precision fp16 needs a GPU: on a CPU use float32 or bf16.")
+        self.device = choose_device(device)
+        self.precision = inference_precision(precision, self.device)
         heads = {key: head.name for key, head in load_model_config(folder).heads.items()}
         self.searches = plan_searches(names, heads, options or {}, str(folder))
         self.model, self.tokenizers, self.config = load_model(folder, checkpoint, self.device)
@@ -150,7 +149,7 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
     parser.add_argument("--model", required=True, help="model folder, exp/<model>")
     parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "fp16"))
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
     group = parser.add_argument_group("searches", "each method has its own options; what is not given is its default")
     group.add_argument(

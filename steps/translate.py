@@ -34,7 +34,7 @@ from steps.recogniser import count, natural, positive
 from steps.search.translation import SearchOptions
 from steps.translator import TextTranslator
 from steps.translator_folder import open_translator
-from utils.devices import choose_device
+from utils.devices import PRECISIONS, choose_device, inference_precision
 from utils.errors import UserError, run
 from utils.files import read_lines, require, write_text
 from utils.hardware import provenance
@@ -50,12 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     kind = kind_of(args)
     check_options(args, kind)
     device = choose_device(args.device)
-    if args.precision == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16 needs a GPU: on a CPU use float32 or bf16.")
+    precision = inference_precision(args.precision, device)
     names = (args.target_language, args.source_code, args.target_code, args.prefix)
     model, tokens = open_translator(args.model, args.checkpoint, device, *names)
     options = SearchOptions(**{name: getattr(args, name) for name in SEARCH})
-    translator = TextTranslator(model, tokens, options, device, args.precision, args.batch_tokens)
+    translator = TextTranslator(model, tokens, options, device, precision, args.batch_tokens)
     if kind == "lines":
         return translate_lines(translator, args.input, args.source_language, args.out)
     utterances, stages = read_input(args, kind, translator)
@@ -135,7 +134,7 @@ def about(args: argparse.Namespace, translator: TextTranslator, rows: list[dict]
         "seconds": round(translator.seconds, 6),
         "parameters": sum(parameter.numel() for parameter in translator.model.parameters()),
         "device": str(translator.device),
-        "precision": args.precision,
+        "precision": translator.precision,
     }
     audio = round(sum(row.get("duration") or 0.0 for row in rows), 3)
     if audio:
@@ -175,7 +174,7 @@ def _options() -> Parser:
     parser.add_argument("--system", help="name for the table of results; otherwise the model's")
     parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "fp16"))
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--batch-tokens", type=count, default=3000, help="tokens a batch, padding included")
     group = parser.add_argument_group("a decode folder")
     group.add_argument("--cuts", help="cuts or supervisions with reference translations, where hyp.jsonl has none")

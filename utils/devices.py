@@ -51,6 +51,23 @@ def cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+PRECISIONS = ("float32", "bf16", "fp16", "auto")  # of inference
+
+
+def inference_precision(name: str, device: torch.device) -> str:
+    """The format `--precision` means on `device`: `auto` is bf16 where the processor computes in it, else what is next.
+
+    Errors: `UserError` for fp16 on a CPU.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16 needs a GPU: on a CPU use float32, bf16 or auto.")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "float32"
+
+
 def autocast(device: torch.device, precision: str):
     """A context in which matrix products run in `precision` (`float32`, `bf16` or `fp16`)."""
     if precision == "float32":

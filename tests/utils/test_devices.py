@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils import devices
 from utils.devices import autocast, choose_device, is_out_of_memory, peak_memory_mb, seed_all
 from utils.distributed import World, join_world
 from utils.errors import UserError
@@ -64,3 +65,12 @@ def test_one_process_is_a_world_of_its_own(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="must be numbers"):
         join_world(use_gpu=False)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_is_bf16_where_the_processor_computes_in_it(monkeypatch, has):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: has)
+    assert devices.inference_precision("auto", CPU) == ("bf16" if has else "float32")
+    assert devices.inference_precision("bf16", CPU) == "bf16"
+    with pytest.raises(UserError, match=r"--precision fp16 needs a GPU: on a CPU use float32, bf16 or auto"):
+        devices.inference_precision("fp16", CPU)

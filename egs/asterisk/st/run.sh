@@ -11,7 +11,7 @@ cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""                    # a folder that has the packages already (otherwise stage 0 downloads them)
 languages="en es fr it ru"   # languages that are recognised
-systems="joint translation whisper-zero-shot whisper cascade"  # rows of the table; also llm
+systems="whisper-zero-shot whisper joint translation cascade"  # rows of the table; also llm
 whisper=openai/whisper-base  # a hub name, or a folder in transformers' layout
 llm=HuggingFaceTB/SmolLM2-135M-Instruct  # the same
 conf=conf/laptop             # conf/laptop or conf/gpu
@@ -91,8 +91,12 @@ stage 6 "Decoding" "$parallel" && for model in $models; do
     joint) search="ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam" ;;
     translation) search="transducer:greedy transducer:modified_beam" ;;
     llm) search="llm:beam" ;;
-    whisper) search="transcript:beam translation:beam" options="--nbest $beam" ;;
-    *) search="transcript:beam translation:beam" options="--max-duration 25" ;; # 30 s are encoded for each utterance
+    *) # loops of Whisper end
+      search="transcript:beam translation:beam" options="--precision auto --no-repeat-ngram 5 --max-length-ratio 0.25"
+      case $model in
+        whisper) options+=" --nbest $beam" ;;
+        *) options+=" --max-duration 25" ;; # 30 s are encoded for each utterance
+      esac ;;
   esac
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \
     python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" $options \
