@@ -167,6 +167,11 @@ def read_stages(folder: Path) -> list[dict]:
     return about.get("stages") or [about]
 
 
+def told_split(stages: Sequence[dict]) -> str | None:
+    """The split that the first of `stages` that names one was run on."""
+    return next((str(stage["split"]) for stage in stages if stage.get("split")), None)
+
+
 def chained(stages: Sequence[dict], audio: float) -> dict:
     """What `decode.json` says of all `stages` together, which heard `audio` seconds (0: they read text)."""
     seconds = round(sum(stage.get("seconds") or 0.0 for stage in stages), 6)

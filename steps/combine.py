@@ -19,7 +19,7 @@ import kaldialign
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from steps.cascade import KEPT, Row, chained, read_lists, read_stages, write_folder
+from steps.cascade import KEPT, Row, chained, read_lists, read_stages, told_split, write_folder
 from steps.lang.targets import parse_target
 from steps.recogniser import positive
 from steps.scoring.hypotheses import read_rows
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     name = args.utility or ("bleu" if parse_target(target) else "wer")
     rows, lists = combine(folders, weights, UTILITIES[name](), args.scale)
     audio = round(sum(row.get("duration") or 0.0 for row in rows), 3)
-    split = next((stage["split"] for stage in stages.values() if stage.get("split")), folders[0].name.split(".")[0])
+    split = told_split(list(stages.values())) or folders[0].resolve().name.split(".")[0]
     about = {
         "system": args.system,
         **{"split": split, "head": "mbr", "method": name, "target": target, "utterances": len(rows)},

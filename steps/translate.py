@@ -25,6 +25,7 @@ from steps.cascade import (
     from_lines,
     from_manifest,
     read_stages,
+    told_split,
     translate,
     write_folder,
 )
@@ -148,15 +149,10 @@ def about(args: argparse.Namespace, translator: TextTranslator, rows: list[dict]
 
 def _split(args: argparse.Namespace, stages: list[dict]) -> str:
     """`dev` of a decode folder `dev.ctc.greedy`, of `data/dev/cuts.jsonl.gz` and of `dev.en.gz`."""
-    told = [str(stage["split"]) for stage in stages if stage.get("split")]
-    folder = Path(args.input).is_dir()
-    return (
-        told[0]
-        if told
-        else Path(args.input).resolve().name.split(".")[0]
-        if folder
-        else next(iter(split_names([args.input])))
-    )
+    if split := told_split(stages):
+        return split
+    path = Path(args.input)
+    return path.resolve().name.split(".")[0] if path.is_dir() else next(iter(split_names([args.input])))
 
 
 def scale(text: str) -> float:

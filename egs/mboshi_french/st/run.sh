@@ -128,7 +128,7 @@ if stage 7 "Combination" && chosen combination; then
 fi
 
 if stage 8 "Scores"; then
-  decoded=$(printf "$exp/%s/decode " $first $systems $(printf '%s\n' $models | grep -x mt))
+  decoded=$(printf "$exp/%s/decode " $(printf '%s\n' $first $systems $models | sort -u))
   compared="" selected=""
   ! chosen blind || compared="--baseline $(printf "$exp/blind/decode/%s.attention.beam " $splits)"
   case " $splits " in *" valid "*) selected="--select valid" ;; esac
