@@ -24,6 +24,7 @@ from steps.prepare.dataset import DataConfig, make_loader
 from steps.recogniser import Recogniser, add_arguments, count, natural, search_options
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import Search
+from utils.devices import peak_memory_mb
 from utils.errors import UserError, run
 from utils.files import read_json, write_json, write_jsonl
 from utils.hardware import provenance
@@ -231,6 +232,7 @@ def about(split: str, output: Output, recogniser: Recogniser) -> dict:
         "parameters": recogniser.parameters(output.search),
         "device": str(recogniser.device),
         "precision": recogniser.precision,
+        "peak_memory_mb": peak_memory_mb(recogniser.device),
         **provenance(shlex.join(["python", "-m", "steps.decode", *sys.argv[1:]])),
     }
 

@@ -35,7 +35,7 @@ from steps.recogniser import count, natural, positive
 from steps.search.translation import SearchOptions
 from steps.translator import TextTranslator
 from steps.translator_folder import open_translator
-from utils.devices import PRECISIONS, choose_device, inference_precision
+from utils.devices import PRECISIONS, choose_device, inference_precision, peak_memory_mb
 from utils.errors import UserError, run
 from utils.files import read_lines, require, write_text
 from utils.hardware import provenance
@@ -136,6 +136,7 @@ def about(args: argparse.Namespace, translator: TextTranslator, rows: list[dict]
         "parameters": sum(parameter.numel() for parameter in translator.model.parameters()),
         "device": str(translator.device),
         "precision": translator.precision,
+        "peak_memory_mb": peak_memory_mb(translator.device),
     }
     audio = round(sum(row.get("duration") or 0.0 for row in rows), 3)
     if audio:

@@ -23,15 +23,21 @@ def _ledger(runs: Sequence[Run]) -> list[str]:
         speeds = sorted({run.scored.score["cost"]["rtf"] for run in own} - {None})
         rtf = " … ".join(dict.fromkeys(number(speed, ".4f") for speed in (speeds[:1] + speeds[-1:]))) or NONE
         machine = " + ".join(spent["hardware"]) or NONE
-        rows.append([system, machine, *millions, *hours, number(spent["peak_memory_mb"]), rtf])
+        memory = [number(_most(own, key)) for key in ("training_memory_mb", "decoding_memory_mb")]
+        rows.append([system, machine, *millions, *hours, *memory, rtf])
         if spent["not_counted"]:
             notes.append(f"Not counted in the training of {system}: {', '.join(spent['not_counted'])}.")
-    headers = ["system", "trained on", "parameters (M)", "trained (M)", "training (h)", "with init (h)", "memory (MB)"]
+    headers = ["system", "trained on", "parameters (M)", "trained (M)", "training (h)", "with init (h)"]
+    headers += ["training memory (MB)", "decoding memory (MB)"]
     caption = (
-        "Hours are wall-clock; `with init` adds the trainings that a model was initialised from; memory is the peak of "
-        "training; the real-time factor is decoding time over speech, of the fastest and the slowest search."
+        "Hours are wall-clock; `with init` adds the trainings that a model was initialised from; memory is the "
+        "peak of a process; the real-time factor is decoding time over speech, of the fastest and the slowest search."
     )
     return [caption, table([*headers, "real-time factor"], rows, 2), "\n".join(notes)]
+
+
+def _most(runs: Sequence[Run], key: str) -> float | None:
+    return max((value for run in runs if (value := run.scored.score["cost"][key]) is not None), default=None)
 
 
 def _by_system(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -95,10 +101,10 @@ def _decoding_table(runs: Sequence[Run]) -> str:
             names = method_names(lambda part, stage=stage: str(stage.get(part) or NONE), stage)
             rows.append([run.split, f"{run.system}: {model}", *names, *_decoding(stage)])
     headers = ["split", *NAME_COLUMNS, "checkpoint", "audio (s)", "time (s)", "real-time factor"]
-    return table(headers, rows, 5)
+    return table([*headers, "memory (MB)"], rows, 5)
 
 
 def _decoding(about: dict) -> list[str]:
     checkpoint = Path(str(about["checkpoint"])).name if about.get("checkpoint") else NONE
     numbers = [number(about.get(key), ",.1f") for key in ("audio_seconds", "seconds")]
-    return [checkpoint, *numbers, number(about.get("rtf"), ".4f")]
+    return [checkpoint, *numbers, number(about.get("rtf"), ".4f"), number(about.get("peak_memory_mb"))]

@@ -78,6 +78,10 @@ def _total(values: Iterable[Any], scale: float = 1) -> float | None:
     return round(sum(numbers), 4) if numbers else None
 
 
+def _most(records: Iterable[dict], key: str) -> float | None:
+    return max((record[key] for record in records if is_number(record.get(key))), default=None)
+
+
 def cost(decoded: Decoded, family: Lineage) -> dict:
     """The cost entry of score.json; None for what no record tells.
 
@@ -90,7 +94,6 @@ def cost(decoded: Decoded, family: Lineage) -> dict:
     parameters = _total([*(r.get("parameters") for r in records), *(part.get("parameters") for part in untold)])
     if decoded.stages and is_number(about.get("parameters")):
         parameters = about["parameters"]
-    memory = [record["peak_memory_mb"] for record in records if is_number(record.get("peak_memory_mb"))]
     everything = [*records, *family.ancestors.values()]
     rtf = about.get("rtf") if is_number(about.get("rtf")) else _total(part.get("rtf") for part in ran)
     return {
@@ -100,7 +103,8 @@ def cost(decoded: Decoded, family: Lineage) -> dict:
         "training_hours_with_init": _total((record.get("seconds") for record in everything), 1 / 3600),
         "not_counted": family.unknown,
         "hardware": list(dict.fromkeys(filter(None, map(_machine, records or ran)))),
-        "peak_memory_mb": max(memory, default=None),
+        "training_memory_mb": _most(records, "peak_memory_mb"),
+        "decoding_memory_mb": _most(ran, "peak_memory_mb"),
         "rtf": rtf,
     }
 

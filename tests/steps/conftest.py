@@ -157,6 +157,7 @@ def decode_folder(tmp_path):
             **{"model": f"exp/{model}", "head": head, "method": method, "target": target, "split": split},
             **{"options": {"beam": 4} if method != "greedy" else {}, "checkpoint": f"exp/{model}/averaged.pt"},
             **{"seconds": 2.5, "audio_seconds": 72.0, "rtf": 0.0347, "utterances": len(rows), "commit": "abc1234"},
+            "peak_memory_mb": 1234,
             **{"command": f"python -m steps.decode --model exp/{model} --cuts data/{split}/cuts.jsonl.gz"},
             **{"date": f"2026-11-22 04:0{len(method) % 10}:00", "hardware": {"cpu": "Sim | 9000", "cores": 2}},
             "versions": {"torch": "1.13.1", "k2": None},

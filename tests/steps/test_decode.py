@@ -91,6 +91,7 @@ def test_cost_and_provenance(world, decoded):
         assert about["encoder_seconds"] > 0 and about["search_seconds"] > 0
         assert about["seconds"] == pytest.approx(about["encoder_seconds"] + about["search_seconds"], abs=2e-3)
         assert about["rtf"] == pytest.approx(about["seconds"] / about["audio_seconds"], rel=0.01)
+        assert 10 < about["peak_memory_mb"] < 1 << 20
         assert about["options"].get("beam", 4) == 4 and ("beam" in about["options"]) == ("beam" in method)
         assert about["versions"]["torch"] == torch.__version__
         assert about["command"].startswith("python -m steps.decode ")

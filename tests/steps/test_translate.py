@@ -79,6 +79,7 @@ def test_what_was_recognised_is_translated(model, decoded, tmp_path, capsys):
     assert (asr["model"], mt["model"]) == ("exp/asr", str(model)) and about["utterances"] == 3
     assert about["seconds"] == pytest.approx(asr["seconds"] + mt["seconds"], abs=1e-5)
     assert about["rtf"] == pytest.approx(about["seconds"] / 6.0, abs=1e-5)
+    assert 10 < about["peak_memory_mb"] < 1 << 20
     assert about["parameters"] == 1000 + mt["parameters"] and not (out / "nbest.jsonl").exists()
 
 

@@ -105,10 +105,10 @@ def test_sizes_and_differences(report, systems):
 def test_cost(report):
     cost = report.split("## Cost")[1].split("## How")[0]
     ledger, training, losses, decoding = tables(cost)
-    assert ledger[2] == ["joint", "Sim \\| 9000 (2 cores)", "5.71", "5.71", "0.34", "0.34", "2,346", "0.0347"]
+    assert ledger[2] == ["joint", "Sim \\| 9000 (2 cores)", "5.71", "5.71", "0.34", "0.34", "2,346", "1,234", "0.0347"]
     assert training[2] == ["joint", "bf16", "1.69", "50.57", "30", "4,321", "1,234", "1", "7", "2"]
     assert losses[3:] == [["joint", "loss", "–", "1.7345", "2.5000"], ["joint", "ctc.ctc", "torch", "1.2345", "–"]]
-    assert decoding[1][5:] == ["72.0", "2.5", "0.0347"] and len(decoding) == 1 + 18
+    assert decoding[1][5:] == ["72.0", "2.5", "0.0347", "1,234"] and len(decoding) == 1 + 18
 
 
 def test_provenance_is_grouped_by_machine_and_commit(report):
@@ -136,9 +136,9 @@ def test_missing_records_are_dashes(decode_folder, score, tmp_path):
     text = (tmp_path / "R.md").read_text("utf-8")
     assert titled(text, "test", "WER") == [["system", "head", "method", "WER"], ["joint", "ctc", "greedy", "50.00"]]
     ledger, training, losses, decoding = tables(text.split("## Cost")[1])
-    assert ledger[1] == ["joint", *["–"] * 7] and training[1] == ["joint", *["–"] * 9]
+    assert ledger[1] == ["joint", *["–"] * 8] and training[1] == ["joint", *["–"] * 9]
     assert losses[1] == ["joint", *["–"] * 4] and "Not counted in the training of joint: joint." in text
-    assert decoding[1] == ["test", "joint", "ctc", "greedy", *["–"] * 4]
+    assert decoding[1] == ["test", "joint", "ctc", "greedy", *["–"] * 5]
     assert "- Commit: –\n- Hardware: –\n- Versions: –\n- Date: –" in text
     assert "None" not in text and "nan" not in text and "±" not in text and "Differences" not in text
 
