@@ -1,7 +1,8 @@
 """Average a model: `python -m steps.average --exp exp/joint --epoch 30 --avg 5 --out exp/joint/avg-30-5.pt`.
 
 The average of the model at regular steps of the last `--avg` epochs, from two checkpoints' running averages; `--plain`
-takes the mean of the models at the ends of these epochs instead.
+takes the mean of the models at the ends of these epochs instead. `--initial 0.25` mixes in so much of the model that
+training began with, where its config has `average.initial`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from steps.training.averaging import State, averaged_model
+from steps.recogniser import share
+from steps.training.averaging import State, averaged_model, toward
 from steps.training.folder import TrainFolder
 from utils.checkpoint import own_tensors, save_checkpoint
 from utils.errors import UserError, run
@@ -24,10 +26,13 @@ def main() -> int:
     parser.add_argument("--epoch", type=int, required=True, help="the last epoch, from 1")
     parser.add_argument("--avg", type=int, required=True, help="how many epochs")
     parser.add_argument("--plain", action="store_true", help="mean of the epochs' last models")
+    parser.add_argument("--initial", type=share, default=0.0, help="weight of the model that training began with (0)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
     require(args.exp, "stage 5 (training)")
     model = average(args.exp, args.epoch, args.avg, args.plain)
+    if args.initial:
+        model = toward(model, TrainFolder(args.exp).initial(), args.initial)
     save_checkpoint(args.out, {"model": own_tensors(model), "epoch": args.epoch, "averaged_epochs": args.avg})
     print(f"{args.out}: epochs {args.epoch - args.avg + 1} to {args.epoch} of {args.exp}")
     return 0

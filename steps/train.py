@@ -124,6 +124,8 @@ def build(
     if state:
         precision, why = state["precision"], "as before"
     else:
+        if config.average.initial:
+            world.on_main(lambda: folder.save_initial(model.begun()))
         model.set_batch_count(0)
         sample = batches.sample().to(device)
         precision, why = world.from_main(choose_precision(config.precision, device, model, sample))

@@ -70,6 +70,12 @@ class PartedModel(nn.Module):
                     del state[name]
         return state
 
+    def begun(self) -> dict[str, Tensor]:
+        """What is trained here of that which was trained before: of pretrained parts, and what `replace` has set."""
+        names = {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in part.pretrained_names()}
+        names = (names | self._replaced) - {name for name, p in self.named_parameters() if not p.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name in names and value.is_floating_point()}
+
     def set_batch_count(self, step: float) -> None:
         """Tell schedules which training step comes next."""
         self.step = step

@@ -68,6 +68,15 @@ def with_average(model: State, average: State) -> State:
     return {key: average[key].to(value.dtype) if key in average else value for key, value in model.items()}
 
 
+def toward(model: State, initial: State, weight: float) -> State:
+    """`model` with `weight` of `initial` where that has a value: fine-tuned models so forget less of what they knew.
+
+    Source: Wortsman et al. 2022, Robust fine-tuning of zero-shot models (WiSE-FT), arXiv:2109.01903, equation 1; their
+    alpha is 1 - `weight`.
+    """
+    return {k: v.lerp(initial[k].to(v), weight) if k in initial else v for k, v in model.items()}
+
+
 def averaged_model(folder: Path, epoch: int, last: int, plain: bool = False) -> State:
     """The average of the model over the `last` epochs up to `epoch`, from the `epoch-N.pt` in `folder`.
 

@@ -20,6 +20,7 @@ class AverageConfig(Config):
     period: PositiveInt = 20  # steps between samples
     last_epochs: PositiveInt = 5  # at most half of all epochs are averaged
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # a sample, of the moving average
+    initial: float = Field(0.0, ge=0, lt=1)  # weight of the model as it began, where that was trained before (WiSE-FT)
 
     @model_validator(mode="after")
     def one_kind(self) -> AverageConfig:

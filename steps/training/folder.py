@@ -10,8 +10,9 @@ import shutil
 from pathlib import Path
 
 from pydantic import BaseModel
+from torch import Tensor
 
-from utils.checkpoint import link_or_copy, load_checkpoint, save_checkpoint
+from utils.checkpoint import link_or_copy, load_checkpoint, own_tensors, save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json, require
 from utils.options import check_config, load_yaml, save_config
@@ -21,7 +22,8 @@ FREE = {
     *("epochs", "log_every", "save_every_steps", "save_every_seconds", "keep_last", "valid_every", "probe", "device"),
     *("max_nonfinite", "data.workers"),
 }
-OURS = ("checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
+INITIAL = "initial.pt"
+OURS = (INITIAL, "checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
 FOLDERS = ("lang", "log", "pretrained", "tensorboard")
 # what to do about a folder whose model is another one
 ANOTHER_FOLDER = "use another folder (--exp of a recipe, --out of steps.train), or --restart of steps.train"
@@ -48,7 +50,8 @@ class TrainFolder:
     def begin(self, restart: bool) -> None:
         """Keep others out, and delete what an earlier training left if it is not to go on."""
         self.lock()
-        if restart or not any(self.path.glob("*.pt")):  # what a failed beginning left must not bind the next one
+        states = {file.name for file in self.path.glob("*.pt")} - {INITIAL}
+        if restart or not states:  # what a failed beginning left must not bind the next one
             self.clear()
 
     def unlock(self) -> None:
@@ -147,6 +150,21 @@ class TrainFolder:
         for number, old in self.epochs().items():
             if number <= epoch - keep:
                 old.unlink()
+
+    def save_initial(self, begun: dict[str, Tensor]) -> None:
+        """Keep what training begins with for `average.initial`; `UserError` if nothing of it was trained before."""
+        if not begun:
+            raise UserError(
+                "average.initial: nothing that is trained here was trained before (adapters begin anew): leave it out, "
+                "or give a pretrained part or init."
+            )
+        save_checkpoint(self.path / INITIAL, {"model": own_tensors(begun)})
+
+    def initial(self) -> dict[str, Tensor]:
+        """What `save_initial` was given."""
+        if not (file := self.path / INITIAL).exists():
+            raise UserError(f"{file} does not exist: it is kept where the config has average.initial.")
+        return load_checkpoint(file)["model"]
 
     def finished(self, epochs: int) -> bool:
         """Whether training of this many epochs is done and written down."""

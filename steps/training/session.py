@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from steps.training.averaging import averaged_model
+from steps.training.averaging import averaged_model, toward
 from steps.training.config import TrainConfig
 from steps.training.folder import ANOTHER_FOLDER, TrainFolder
 from steps.training.ledger import Ledger
@@ -124,6 +124,8 @@ class Session:
         file = self.folder.path / "averaged.pt"
         if self.world.main:
             model, self.averaged = self.average()
+            if config.average.initial:
+                model = toward(model, self.folder.initial(), config.average.initial)
             what = {"epoch": config.epochs, "averaged_epochs": self.averaged, "step": progress.step}
             save_checkpoint(file, {"model": own_tensors(model), **what})
         self.world.wait()

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from steps.average import main as average
 from steps.decode import main as decode
 from steps.lang.prepare import main as prepare_lang
 from steps.model_folder import load_model
@@ -91,6 +92,42 @@ def test_all_heads_learn(trained):
     assert about["final"].keys() == {"loss", "low.ctc", "ctc.ctc", "asr.attention", "st.attention"}
     first = (trained / "log/train.log").read_text().split("valid ")[1].split(" ")[0]
     assert about["valid"]["loss"] < float(first)
+
+
+def test_part_of_what_it_began_with_is_mixed_in(trained, settings, tmp_path, monkeypatch, capsys):
+    """WiSE-FT: pretrained parameters are 3/4 those of the same training without it, 1/4 as they were; others stay."""
+    settings["average"]["initial"] = 0.25
+    assert fit(settings, tmp_path / "mixed") == 0
+    mixed = load_checkpoint(tmp_path / "mixed" / "averaged.pt")["model"]
+    alone = load_checkpoint(trained / "averaged.pt")["model"]
+    model, tokenizers, _ = load_model(trained)
+    model.load_pretrained({head: tokenizer.ids for head, tokenizer in tokenizers.items()})
+    before = model.full_state()
+    assert mixed.keys() == alone.keys()
+    for name, value in mixed.items():
+        new = name.startswith(("heads.low.", "heads.ctc."))
+        torch.testing.assert_close(value, alone[name] if new else alone[name].lerp(before[name], 0.25))
+    assert sum(not torch.equal(mixed[name], alone[name]) for name in mixed) > 20
+    command = ["steps.average", "--exp", str(tmp_path / "mixed"), "--epoch", "2", "--avg", "1"]
+    monkeypatch.setattr("sys.argv", [*command, "--initial", "0.25", "--out", str(tmp_path / "again.pt")])
+    assert average() == 0
+    again = load_checkpoint(tmp_path / "again.pt")["model"]
+    assert all(torch.equal(value, mixed[name]) for name, value in again.items())
+    monkeypatch.setattr("sys.argv", [*command[:2], str(trained), *command[3:], "--initial", "0.25", "--out", "no.pt"])
+    with pytest.raises(
+        UserError, match=r"initial\.pt does not exist: it is kept where the config has average\.initial"
+    ):
+        average()
+
+
+def test_nothing_to_mix_in(settings, tmp_path):
+    settings["average"]["initial"] = 0.25
+    settings["encoder"]["lora"] = {"rank": 2}
+    settings["heads"] = {"low": settings["heads"]["low"]}
+    with pytest.raises(UserError, match=r"average\.initial: nothing that is trained here was trained before"):
+        fit(settings, tmp_path)
+    settings["average"]["initial"] = 0.0
+    assert fit(settings, tmp_path) == 0  # what failed does not bind
 
 
 def test_all_searches_decode(trained, whisper_task, tmp_path):
