@@ -20,6 +20,7 @@ from utils.errors import UserError, nearest
 
 VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^)]*\)|[^\s"'#;$(]|\$\{?\w+\}?)*"""
 ASSIGNMENT = re.compile(rf"([a-z]\w*)=({VALUE})(?=\s|$|;)")
+FUNCTION = re.compile(r"(\w+)\(\)\s*\{")
 STAGE = re.compile(r"""^\s*(?:if\s+)?stage\s+(\d+)\s+(?:"([^"]*)"|'([^']*)'|(\S+))""")
 COMMON = {
     "stage": "start at this stage; what was done before and has not changed is skipped",
@@ -89,6 +90,28 @@ def filled_in(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def read_makers(recipe: Recipe, lines: list[str]) -> None:
+    """Stages and what their commands make; what a function makes, the stages that call it make."""
+    number, function, makes = None, None, {}
+    for line in lines:
+        if line.lstrip().startswith("#"):
+            continue
+        if match := STAGE.match(line):
+            number = int(match[1])
+            recipe.stages.setdefault(number, match[2] or match[3] or match[4] or "")
+        if match := FUNCTION.match(line):
+            function = match[1]
+        found = [pattern for pattern in outputs(line) if not pattern.startswith("*")]
+        if function:
+            makes.setdefault(function, []).extend(found)
+            function = None if line.rstrip().endswith("}") and (match or line.startswith("}")) else function
+        elif number is not None:
+            found += [
+                each for name, all_of_it in makes.items() if re.search(rf"\b{name}\b", line) for each in all_of_it
+            ]
+            recipe.makers += [(pattern, number) for pattern in found]
+
+
 def read_recipe(script: str | Path, given: dict[str, str] | None = None) -> Recipe:
     """Parse a run.sh (called with the options `given`); what is not recognised is left out, never an error."""
     text = Path(script).read_text("utf-8").replace("\\\n", " ")
@@ -99,13 +122,7 @@ def read_recipe(script: str | Path, given: dict[str, str] | None = None) -> Reci
         recipe.doc.append(re.sub("^# ?", "", line))
     border = next((n for n, line in enumerate(lines) if re.match(r"[^#]*\. parse_options\.sh", line)), len(lines) - 1)
     read_options(recipe, lines[: border + 1])
-    number = None
-    for line in filled_in("\n".join(lines[border:]), {**recipe.options, **(given or {})}).splitlines():
-        if match := STAGE.match(line):
-            number = int(match[1])
-            recipe.stages.setdefault(number, match[2] or match[3] or match[4] or "")
-        if number is not None and not line.lstrip().startswith("#"):
-            recipe.makers += [(pattern, number) for pattern in outputs(line) if not pattern.startswith("*")]
+    read_makers(recipe, filled_in("\n".join(lines[border:]), {**recipe.options, **(given or {})}).splitlines())
     return recipe
 
 
@@ -138,7 +155,7 @@ def help_text(recipe: Recipe, typed: str) -> str:
     out = [*recipe.doc, "", f"usage: bash {typed} [--option value | --option=value | option=value ...]", "", "stages:"]
     out += [f"  {number}  {title}" for number, title in sorted(recipe.stages.items())]
     for title, lines in table.items():
-        out += ["", f"{title}:"] + [f"  {left:<{width}}{right}" for left, right in lines] if lines else []
+        out += ["", f"{title}:"] + [f"  {left:<{width - 1}} {right}" for left, right in lines] if lines else []
     return "\n".join(out)
 
 

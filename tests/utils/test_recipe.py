@@ -125,6 +125,22 @@ def test_maker_of_a_path_that_a_variable_names(path, stage):
     assert maker(read_recipe(ROOT / "egs/asterisk/st/run.sh"), path) == stage
 
 
+def test_a_function_makes_its_files_where_it_is_called(tmp_path):
+    text = """. parse_options.sh
+stage 3 "Tokens" && run tokens --out data/lang -- make
+train() {
+  run train --out exp/asr/averaged.pt -- make
+}
+one() { run one --out exp/one -- make; }
+stage 5 "Training" && train
+stage 6 "Decoding" && one
+"""
+    (tmp_path / "run.sh").write_text(text)
+    recipe = read_recipe(tmp_path / "run.sh")
+    found = [maker(recipe, path) for path in ("data/lang", "exp/asr/averaged.pt", "exp/one")]
+    assert found == [3, 5, 6] and recipe.stages == {3: "Tokens", 5: "Training", 6: "Decoding"}
+
+
 def test_maker_of_a_path_below_a_folder_that_was_given():
     script = ROOT / "egs/asterisk/st/run.sh"
     assert maker(read_recipe(script), "exp/joint/averaged.pt") == 5

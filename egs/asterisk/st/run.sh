@@ -79,10 +79,18 @@ if stage 3 "Token sets"; then
     --type pretrained --path downloads/llm --all-tokens
 fi
 
-stage 5 "Training" "$parallel" && for model in $models; do
-  run "train-$model" --in "$(folder "$model")/train/cuts.jsonl.gz data/lang_* $conf/$model.yaml" \
-    --out "$exp/$model/averaged.pt" -- $train "$conf/$model.yaml" --out "$exp/$model"
-done
+train_models() {
+  local model
+  for model in "$@"; do
+    run "train-$model" --in "$(folder "$model")/train/cuts.jsonl.gz data/lang_* $conf/$model.yaml" \
+      --out "$exp/$model/averaged.pt" -- $train "$conf/$model.yaml" --out "$exp/$model"
+  done
+}
+# the large ones keep all cores busy, the small ones do not
+large=$(printf '%s\n' $models | grep 'whisper\|llm' || true)
+small=$(printf '%s\n' $models | grep -v 'whisper\|llm' || true)
+stage 5 "Training" && train_models $large
+stage 5 "Training of small models, side by side" "$parallel" && train_models $small
 
 stage 6 "Decoding" "$parallel" && for model in $models; do
   options=""
