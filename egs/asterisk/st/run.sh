@@ -103,7 +103,7 @@ stage 6 "Decoding" "$parallel" && for model in $models; do
       search="transcript:beam translation:beam" options="--precision auto --no-repeat-ngram 5 --max-length-ratio 0.25"
       case $model in
         whisper) options+=" --nbest $beam" ;;
-        *) options+=" --max-duration 25" ;; # 30 s are encoded for each utterance
+        *) options+=" --max-duration 15" ;; # 30 s are encoded for each utterance
       esac ;;
   esac
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \

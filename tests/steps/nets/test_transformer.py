@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
+from steps.nets import transformer
 from steps.nets.transformer import (
     MultiHeadAttention,
     TransformerConfig,
@@ -49,12 +49,21 @@ def test_attention_is_torchs():
     torch.testing.assert_close(found, expected)
 
 
-def test_both_kernels_of_attention_agree():
-    if not hasattr(F, "scaled_dot_product_attention"):
-        pytest.skip("torch 1.13 has one kernel")
-    q, k, v = torch.randn(3, 2, 4, 5, 8)
-    mask = torch.tensor([[0.0, 0.0, -1e4, 0.0, -1e4]])
-    torch.testing.assert_close(attend(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+@pytest.mark.parametrize("scores", [1, 2 * 4 * 6 * 2, 10**6])
+@pytest.mark.parametrize(
+    "mask", [None, torch.tensor([[0.0, 0.0, -1e4, 0.0, -1e4, 0.0]]), torch.ones(5, 6).triu(1) * -1e4]
+)
+def test_attention_in_pieces_is_that_of_the_paper(monkeypatch, scores, mask):
+    """Vaswani et al. 2017, equation 1, with the gradients; queries 1, 2 and 5 at a time."""
+    monkeypatch.setattr(transformer, "CACHED", scores)
+    q = torch.randn(2, 4, 5, 8, dtype=torch.double, requires_grad=True)
+    k, v = torch.randn(2, 2, 4, 6, 8, dtype=torch.double)
+    inner = q @ k.transpose(-1, -2) / 8**0.5 + (0 if mask is None else mask)
+    expected = inner.exp() / inner.exp().sum(-1, keepdim=True) @ v
+    found = attend(q, k, v, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), q)[0] for y in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_positions_are_those_of_the_paper():
