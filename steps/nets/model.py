@@ -31,6 +31,7 @@ class ModelConfig(Config):
     heads: dict[str, SerializeAsAny[HeadConfig]]
     feature_dim: int = Field(80, ge=1)
     feature_parameters: int = Field(0, ge=0)  # of the frozen encoder that made the features, if one did
+    feature_init: str | None = None  # where that encoder was trained, if not only by others
     freeze: tuple[str, ...] = ()  # parts that are not trained: encoder, encoder.conv1, heads.ctc ...
 
     @field_validator("heads", mode="before")
@@ -55,6 +56,7 @@ class Model(PartedModel):
     def __init__(self, config: ModelConfig, vocab_sizes: dict[str, int], folder: Path | None = None) -> None:
         super().__init__()
         self.config, self.feature_parameters = config, config.feature_parameters
+        self.feature_init = config.feature_init
         self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
         self.heads = nn.ModuleDict()
         for key, head in config.heads.items():

@@ -15,6 +15,7 @@ class PartedModel(nn.Module):
     """Base of models that consist of `parts`, each of which may have been trained elsewhere."""
 
     feature_parameters = 0  # of a frozen encoder that made its features
+    feature_init: str | None = None  # the checkpoint that this encoder is of
 
     def __init__(self) -> None:
         super().__init__()

@@ -67,6 +67,8 @@ def _fingerprint(chunk: Chunk) -> str:
         files = sorted(Path(chunk.config.encoder.path).glob("*"))
         for file in (file for file in files if file.suffix in (".safetensors", ".bin")):
             digest.update(_state(file))
+        if chunk.config.encoder.init:
+            digest.update(_state(chunk.config.encoder.init))
     for recording, supervisions in chunk.work:
         digest.update(json.dumps([recording, supervisions], sort_keys=True).encode())
         for source in recording.get("sources", []):

@@ -62,6 +62,7 @@ class EncoderFeatureConfig(Config):
 
     name: Literal["whisper", "wav2vec2", "hubert", "wavlm"]
     path: ModelPath  # a folder in transformers' layout, or a hub name
+    init: str | None = None  # exp/asr/averaged.pt: the encoder as that model has it, fine-tuned for instance
     layer: Annotated[int, Field(ge=1)] | None = None  # null: its output
     downsample: Annotated[int, Field(ge=1)] = 1  # frames of 20 ms that are averaged
     dim: int | None = None  # values a frame: follows from path

@@ -10,14 +10,18 @@ from functools import lru_cache
 import numpy as np
 import torch
 from lhotse.utils import compute_num_frames_from_samples
+from torch import nn
 
 from steps.nets.encoders import PretrainedConfig, WhisperConfig, build_encoder, pretrained_config
+from steps.nets.pretrained_parts import PartedModel
 from steps.nets.speech import SpeechEncoder
 from steps.prepare.audio import AudioError, make_extractor
 from steps.prepare.config import EncoderFeatureConfig, FeatureConfig
 from steps.pretrained.folder import find_model, read_config
+from steps.training.initial import initialise
 from utils.devices import choose_device
 from utils.errors import UserError
+from utils.files import require
 
 KEY = "encoder.path"
 
@@ -30,6 +34,8 @@ def complete(config: FeatureConfig) -> FeatureConfig:
     if config.encoder is None:
         return config
     encoder, _ = _build(config.encoder)
+    if config.encoder.init:
+        require(config.encoder.init, "stage 5 (training)")
     dims, layer = encoder.layer_dims, config.encoder.layer
     if layer is not None and layer > len(dims):
         raise UserError(f"encoder.layer is {layer}, {config.encoder.path} has {len(dims)} layers: give one of these.")
@@ -56,6 +62,18 @@ def encoder_extractor(config: str) -> EncoderExtractor:
     return EncoderExtractor(EncoderFeatureConfig.model_validate_json(config))
 
 
+class Alone(PartedModel):
+    """A model that is an encoder only."""
+
+    def __init__(self, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The encoder."""
+        return {"encoder": self.encoder}
+
+
 class EncoderExtractor:
     """A pretrained encoder's output, or a layer's, as features."""
 
@@ -64,6 +82,8 @@ class EncoderExtractor:
         self.device = choose_device("auto")
         encoder, self.inputs = _build(config)
         encoder.load_pretrained()
+        if config.init:
+            initialise(Alone(encoder), {"encoder": config.init})
         self.encoder = encoder.eval().requires_grad_(False).to(self.device)
 
     def extract(self, samples: np.ndarray, sampling_rate: int) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from steps.nets.pretrained_parts import PartedModel
 from steps.training.config import LoopConfig
 from steps.training.session import Session
 from utils.devices import peak_memory_mb
@@ -14,15 +14,16 @@ from utils.files import write_json
 from utils.hardware import provenance
 
 
-def about_model(model: nn.Module, config: LoopConfig, device: torch.device, command: str) -> dict:
+def about_model(model: PartedModel, config: LoopConfig, device: torch.device, command: str) -> dict:
     """What is known of a model before its first step: command, code, machine, parameters."""
+    made = {"features": model.feature_init} if model.feature_init else {}
     return {
         **provenance(command),
-        "parameters": sum(p.numel() for p in model.parameters()) + getattr(model, "feature_parameters", 0),
+        "parameters": sum(p.numel() for p in model.parameters()) + model.feature_parameters,
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad) if config.epochs else 0,
         "peak_memory_mb": peak_memory_mb(device),
         "epochs": config.epochs,
-        "init": config.init,
+        "init": config.init | made,
     }
 
 

@@ -62,6 +62,7 @@ def test_from_the_corpus_to_the_table(folder, tmp_path):
         "fbank-aed",
         "frozen-transducer",
         "frozen-aed",
+        "tuned-aed",
         "whisper-aed",
         "cascade",
         "llm",

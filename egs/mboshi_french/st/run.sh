@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Mboshi to French, three ways on one corpus with one scorer: a cascade (recogniser, then text translation), end-to-end
-# models (transducer and attention; from filter banks, on a frozen Whisper, and on a fine-tuned one), and a large language
-# model that listens; "combination" takes from these what most of them agree with. "blind" translates without listening:
+# models (transducer and attention; from filter banks, on a frozen Whisper, and on one that was fine-tuned for recognition:
+# frozen again, or tuned on with its own decoder), and a large language model that listens; "combination" takes from these what most of them agree with. "blind" translates without listening:
 # what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 
@@ -9,7 +9,7 @@
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
 corpus=""           # the authors' folder, cloned (otherwise stage 0 fetches it)
-systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm combination"  # rows of the table
+systems="blind fbank-transducer fbank-aed frozen-transducer frozen-aed tuned-aed whisper-aed cascade llm combination"  # rows of the table
 whisper=openai/whisper-base              # pretrained speech encoder (and decoder): a hub name or a folder
 llm=HuggingFaceTB/SmolLM2-135M-Instruct  # large language model: a hub name or a folder
 conf=conf/laptop    # a YAML for each model
@@ -25,16 +25,18 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
 chosen() { case " $systems " in *" $1 "*) ;; *) return 1 ;; esac }
-features() { case $1 in mt) echo manifests ;; blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; *) echo whisper ;; esac }
+features() { case $1 in mt) echo manifests ;; blind | fbank-*) echo fbank ;; frozen-*) echo frozen ;; tuned-*) echo tuned ;; *) echo whisper ;; esac }
 pretrained() { case $1 in fbank) ;; *) echo downloads/whisper/config.json ;; esac }
 cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
 
-one_of --systems "$systems" "blind fbank-transducer fbank-aed frozen-transducer frozen-aed whisper-aed cascade llm combination"
+one_of --systems "$systems" \
+  "blind fbank-transducer fbank-aed frozen-transducer frozen-aed tuned-aed whisper-aed cascade llm combination"
 
-# most systems are one model; three begin with the recogniser, and the cascade has a text translator besides
+# most systems are one model; four begin with the recogniser, and the cascade has a text translator besides
 first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/; /^combination$/d')
-case $systems in *cascade* | *whisper-aed* | *llm*) first=recogniser ;; esac
-kinds=$(for model in $first $models; do features "$model"; done | sort -u | grep -v manifests)
+case $systems in *cascade* | *whisper-aed* | *tuned-aed* | *llm*) first=recogniser ;; esac
+kinds=$(for model in $first $models; do features "$model"; done | sort -u | grep -v 'manifests\|tuned')
+recogniser=$exp/recogniser/averaged.pt
 
 if stage 0 "Download"; then
   [ -n "$corpus" ] || run corpus --out downloads/mboshi-french-parallel-corpus -- \
@@ -49,11 +51,13 @@ stage 1 "Manifests" &&
   run manifests --in "${corpus:-downloads/mboshi-french-parallel-corpus}" --out data/manifests -- \
     python -m local.mboshi manifests --corpus "${corpus:-downloads}" --out data/manifests
 
-stage 2 "Features" && for kind in $kinds; do
-  run "features-$kind" --in "data/manifests $conf/$kind.yaml $(pretrained "$kind")" --out "data/$kind" -- \
-    python -m steps.prepare.features --manifests data/manifests --out "data/$kind" --config "$conf/$kind.yaml" \
-    --splits $(printf '%s\n' train valid $splits | sort -u) --jobs "$jobs"
-done
+make_features() { # kind, further inputs, overrides
+  run "features-$1" --in "data/manifests $conf/$1.yaml $(pretrained "$1") $2" --out "data/$1" -- \
+    python -m steps.prepare.features --manifests data/manifests --out "data/$1" --config "$conf/$1.yaml" \
+    --splits $(printf '%s\n' train valid $splits | sort -u) --jobs "$jobs" "${@:3}"
+}
+
+stage 2 "Features" && for kind in $kinds; do make_features "$kind" ""; done
 
 if stage 3 "Token sets"; then
   texts=data/manifests/train_supervisions.jsonl.gz
@@ -73,16 +77,19 @@ train_model() { # name, further inputs, overrides
     $train "$conf/$1.yaml" --out "$exp/$1" "${@:3}"
 }
 
-stage 5 "Training" "$parallel" && for model in $first $models; do
-  case $model in whisper-aed | llm) ;; *) train_model $model "" ;; esac
-done
-
-recogniser=$exp/recogniser/averaged.pt
-stage 5 "Training of what begins with the recogniser" "$parallel" && for model in $models; do
+# the large models keep all cores busy, the small ones do not
+stage 5 "Training" && for model in $first $models; do
   case $model in
+    recogniser) train_model $model "" ;;
     whisper-aed) train_model $model "$recogniser" "init.encoder=$recogniser" "init.heads.ctc=$recogniser" ;;
     llm) train_model $model "$recogniser" "init.encoder=$recogniser" ;;
   esac
+done
+
+stage 5 "Features of the recogniser" && chosen tuned-aed && make_features tuned "$recogniser" "encoder.init=$recogniser"
+
+stage 5 "Training of small models, side by side" "$parallel" && for model in $models; do
+  case $model in recogniser | whisper-aed | llm) ;; *) train_model $model "" ;; esac
 done
 
 stage 6 "Decoding" "$parallel" && for model in $first $models; do
@@ -114,7 +121,7 @@ if stage 7 "Combination" && chosen combination; then
     local system
     for system in $systems; do
       case $system in
-        whisper-aed | frozen-aed) echo "$exp/$system/decode/$1.attention.beam" ;;
+        whisper-aed | tuned-aed | frozen-aed) echo "$exp/$system/decode/$1.attention.beam" ;;
         cascade) echo "$exp/cascade/decode/$1.mt.beam" ;;
         llm) echo "$exp/llm/decode/$1.llm.beam" ;;
       esac

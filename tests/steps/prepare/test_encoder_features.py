@@ -15,9 +15,11 @@ from steps.prepare.audio import compute_features
 from steps.prepare.config import FeatureConfig
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import DataConfig, make_loader
+from steps.prepare.encoder_features import encoder_extractor
 from steps.prepare.features import main
 from steps.prepare.validate import cut_samples
 from tests.steps.tiny_models import make_speech_model
+from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl
 from utils.options import load_config
@@ -72,6 +74,33 @@ def test_stored_is_what_the_encoder_gives(world, models, tmp_path, name, more):
         np.testing.assert_allclose(compute_features(samples, config), stored, atol=0.03)
 
 
+def test_an_encoder_that_was_trained_here(world, models, tmp_path):
+    """Features of the checkpoint's encoder; another checkpoint is another encoder."""
+    encoder = build_encoder(pretrained_config("whisper", path=str(models["whisper"])), 8).eval()
+    encoder.load_pretrained()
+    with torch.no_grad():
+        encoder.conv1.weight *= 1.5
+    checkpoint, spec = tmp_path / "averaged.pt", ("type=encoder", section(models, "whisper"))
+    save_checkpoint(checkpoint, {"model": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}})
+    data = prepare(world, tmp_path / "tuned", *spec, f"encoder.init={checkpoint}")
+    cut = next(iter(Cuts.load(data / "test" / "cuts.jsonl.gz")))
+    features = compute_features(cut_samples(cut), FeatureConfig(type="whisper", num_mel_bins=8))
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(features)[None], torch.tensor([len(features)]), []).at(None)[0].numpy()
+    stored = cut.load_features()
+    np.testing.assert_allclose(stored, expected[: len(stored)], atol=0.03)
+    plain = prepare(world, tmp_path / "plain", *spec)
+    untouched = next(iter(Cuts.load(plain / "test" / "cuts.jsonl.gz"))).load_features()
+    assert np.abs(stored - untouched).max() > 0.2
+    with torch.no_grad():
+        encoder.conv1.weight *= 0.0
+    save_checkpoint(checkpoint, {"model": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}})
+    encoder_extractor.cache_clear()
+    prepare(world, tmp_path / "tuned", *spec, f"encoder.init={checkpoint}")
+    again = next(iter(Cuts.load(data / "test" / "cuts.jsonl.gz"))).load_features()
+    assert np.abs(stored - again).max() > 0.2
+
+
 def test_the_same_again_is_not_done_again(world, models, tmp_path, capsys):
     encoder = section(models, "whisper")
     data = prepare(world, tmp_path, encoder)
@@ -122,6 +151,10 @@ def test_batches_are_of_stored_features(world, models, tmp_path):
         (["type=encoder", "whisper", "storage=on_the_fly"], "type: encoder computes features once, for storage: disk"),
         (["type=encoder", "whisper", "sampling_rate=8000"], "type encoder is made of 16000 samples a second, not 8000"),
         (["type=encoder", "whisper", "encoder.layer=3"], r"encoder.layer is 3, .* has 2 layers: give one of these"),
+        (
+            ["type=encoder", "whisper", "encoder.init=exp/no.pt"],
+            r"exp/no.pt does not exist: run stage 5 \(training\) f",
+        ),
         (["type=encoder", "whisper", "encoder.name=hubert"], "holds a model of type 'whisper', not 'hubert'"),
     ],
 )
