@@ -92,24 +92,29 @@ small=$(printf '%s\n' $models | grep -v 'whisper\|llm' || true)
 stage 5 "Training" && train_models $large
 stage 5 "Training of small models, side by side" "$parallel" && train_models $small
 
-stage 6 "Decoding" "$parallel" && for model in $models; do
-  options=""
-  case $model in
-    mt) continue ;;
-    joint) search="ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam" ;;
-    translation) search="transducer:greedy transducer:modified_beam" ;;
-    llm) search="llm:beam" ;;
-    *) # loops of Whisper end
-      search="transcript:beam translation:beam" options="--precision auto --no-repeat-ngram 5 --max-length-ratio 0.25"
-      case $model in
-        whisper) options+=" --nbest $beam" ;;
-        *) options+=" --max-duration 15" ;; # 30 s are encoded for each utterance
-      esac ;;
-  esac
-  run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \
-    python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" $options \
-    --out "$exp/$model/decode"
-done
+decode_models() {
+  local model search options
+  for model in "$@"; do
+    options=""
+    case $model in
+      mt) continue ;;
+      joint) search="ctc:greedy ctc:prefix_beam transducer:greedy transducer:modified_beam" ;;
+      translation) search="transducer:greedy transducer:modified_beam" ;;
+      llm) search="llm:beam" ;;
+      *) # loops of Whisper end
+        search="transcript:beam translation:beam" options="--precision auto --no-repeat-ngram 5 --max-length-ratio 0.25"
+        case $model in
+          whisper) options+=" --nbest $beam" ;;
+          *) options+=" --max-duration 15" ;; # 30 s are encoded for each utterance
+        esac ;;
+    esac
+    run "decode-$model" --in "$exp/$model/averaged.pt $(cuts_of "$model")" --out "$exp/$model/decode" -- \
+      python -m steps.decode --model "$exp/$model" --cuts $(cuts_of "$model") --search $search --beam "$beam" $options \
+      --out "$exp/$model/decode"
+  done
+}
+stage 6 "Decoding" && decode_models $large
+stage 6 "Decoding with small models, side by side" "$parallel" && decode_models $small
 
 stage 7 "Translation of text" && chosen cascade && for split in $splits; do
   translate() { # name, system, output, further options
