@@ -106,9 +106,8 @@ def read_makers(recipe: Recipe, lines: list[str]) -> None:
             makes.setdefault(function, []).extend(found)
             function = None if line.rstrip().endswith("}") and (match or line.startswith("}")) else function
         elif number is not None:
-            found += [
-                each for name, all_of_it in makes.items() if re.search(rf"\b{name}\b", line) for each in all_of_it
-            ]
+            for name in makes:
+                found += makes[name] if re.search(rf"\b{name}\b", line) else []
             recipe.makers += [(pattern, number) for pattern in found]
 
 

@@ -48,6 +48,10 @@ class PartedModel(nn.Module):
         """Set what others trained to what they trained; `ids` are, by head, their ids of its tokens."""
         raise NotImplementedError
 
+    def pretrained_names(self) -> set[str]:
+        """Names of the parameters that `load_pretrained` sets."""
+        return {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in part.pretrained_names()}
+
     def backends(self) -> dict[str, str]:
         """What computes each loss: `{"ctc.ctc": "torch", ...}`."""
         raise NotImplementedError
@@ -73,8 +77,8 @@ class PartedModel(nn.Module):
 
     def begun(self) -> dict[str, Tensor]:
         """What is trained here of that which was trained before: of pretrained parts, and what `replace` has set."""
-        names = {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in part.pretrained_names()}
-        names = (names | self._replaced) - {name for name, p in self.named_parameters() if not p.requires_grad}
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        names = (self.pretrained_names() | self._replaced) - frozen
         return {name: value for name, value in self.state_dict().items() if name in names and value.is_floating_point()}
 
     def set_batch_count(self, step: float) -> None:

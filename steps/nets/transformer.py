@@ -56,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention; q `(..., U, d)`, k and v `(..., S, d)`, mask is added to the scores."""
     if q.device.type != "cpu" and hasattr(F, "scaled_dot_product_attention"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q.dtype))
-    # a CPU is quickest (torch's fused kernel included) where the scores of some queries stay in its caches
+    # a CPU is quickest, mostly also beside torch's fused kernel, where the scores of some queries stay in its caches
     rows = max(CACHED // max(k.shape[:-1].numel(), 1), 1)
     if q.shape[-2] <= rows:
         return _attend(q, k, v, mask)

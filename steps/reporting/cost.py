@@ -23,7 +23,8 @@ def _ledger(runs: Sequence[Run]) -> list[str]:
         speeds = sorted({run.scored.score["cost"]["rtf"] for run in own} - {None})
         rtf = " … ".join(dict.fromkeys(number(speed, ".4f") for speed in (speeds[:1] + speeds[-1:]))) or NONE
         machine = " + ".join(spent["hardware"]) or NONE
-        memory = [number(_most(own, key)) for key in ("training_memory_mb", "decoding_memory_mb")]
+        decoding = max({run.scored.score["cost"]["decoding_memory_mb"] for run in own} - {None}, default=None)
+        memory = [number(spent["training_memory_mb"]), number(decoding)]
         rows.append([system, machine, *millions, *hours, *memory, rtf])
         if spent["not_counted"]:
             notes.append(f"Not counted in the training of {system}: {', '.join(spent['not_counted'])}.")
@@ -34,10 +35,6 @@ def _ledger(runs: Sequence[Run]) -> list[str]:
         "peak of a process; the real-time factor is decoding time over speech, of the fastest and the slowest search."
     )
     return [caption, table([*headers, "real-time factor"], rows, 2), "\n".join(notes)]
-
-
-def _most(runs: Sequence[Run], key: str) -> float | None:
-    return max((value for run in runs if (value := run.scored.score["cost"][key]) is not None), default=None)
 
 
 def _by_system(runs: Sequence[Run]) -> dict[str, list[Run]]:

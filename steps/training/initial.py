@@ -73,7 +73,7 @@ def _check_adapters(found: dict[str, Tensor], wanted: dict[str, Tensor], part: s
 
 def _missing(model: PartedModel, names: list[str]) -> str:
     """What the log says of `names` (plain) that a checkpoint lacks; of a pretrained part it saves what was trained."""
-    pretrained = {f"{key}.{plain(name)}" for key, part in model.parts().items() for name in part.pretrained_names()}
+    pretrained = {plain(name) for name in model.pretrained_names()}
     other = [name for name in names if name not in pretrained]
     said = f", {len(names) - len(other)} pretrained ones are not there and stay" if len(names) > len(other) else ""
     return said + (f", not there: {', '.join(other[:3])}{' ...' if len(other) > 3 else ''}" if other else "")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Mboshi to French, three ways on one corpus with one scorer: a cascade (recogniser, then text translation), end-to-end
 # models (transducer and attention; from filter banks, on a frozen Whisper, and on one that was fine-tuned for recognition:
-# frozen again, or tuned on with its own decoder), and a large language model that listens; "combination" takes from these what most of them agree with. "blind" translates without listening:
-# what a language model alone would score.
+# frozen again, or tuned on with its own decoder), and a large language model that listens; "combination" takes from these
+# what most of them agree with. "blind" translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
 
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
@@ -89,7 +89,7 @@ done
 stage 5 "Features of the recogniser" && chosen tuned-aed && make_features tuned "$recogniser" "encoder.init=$recogniser"
 
 stage 5 "Training of small models, side by side" "$parallel" && for model in $models; do
-  case $model in recogniser | whisper-aed | llm) ;; *) train_model $model "" ;; esac
+  case $model in whisper-aed | llm) ;; *) train_model $model "" ;; esac
 done
 
 stage 6 "Decoding" "$parallel" && for model in $first $models; do

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from steps.nets import transformer
 from steps.nets.transformer import (
@@ -62,6 +63,9 @@ def test_attention_in_pieces_is_that_of_the_paper(monkeypatch, scores, mask):
     expected = inner.exp() / inner.exp().sum(-1, keepdim=True) @ v
     found = attend(q, k, v, mask)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    if hasattr(F, "scaled_dot_product_attention"):  # what a GPU computes; torch 1.13 has it not
+        fused = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.double())
+        torch.testing.assert_close(found, fused, rtol=1e-6, atol=1e-6)
     ours, theirs = (torch.autograd.grad(y.square().sum(), q)[0] for y in (found, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

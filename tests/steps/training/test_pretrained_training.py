@@ -94,7 +94,7 @@ def test_all_heads_learn(trained):
     assert about["valid"]["loss"] < float(first)
 
 
-def test_part_of_what_it_began_with_is_mixed_in(trained, settings, tmp_path, monkeypatch, capsys):
+def test_part_of_what_it_began_with_is_mixed_in(trained, settings, tmp_path, monkeypatch):
     """WiSE-FT: pretrained parameters are 3/4 those of the same training without it, 1/4 as they were; others stay."""
     settings["average"]["initial"] = 0.25
     assert fit(settings, tmp_path / "mixed") == 0
