@@ -24,7 +24,8 @@ class AverageConfig(Config):
 
     @model_validator(mode="after")
     def one_kind(self) -> AverageConfig:
-        if self.decay is not None and "last_epochs" in self.model_fields_set:
+        # a saved config has every key: the default stands beside a decay there
+        if self.decay is not None and self.last_epochs != type(self).model_fields["last_epochs"].default:
             raise ValueError("'decay' and 'last_epochs' are two kinds of average: set one of them")
         return self
 

@@ -306,6 +306,10 @@ def test_validation_between_steps_and_a_decaying_average(settings, tmp_path):
     saved = load_checkpoint(tmp_path / "epoch-1.pt")["average"]
     averaged = load_checkpoint(tmp_path / "averaged.pt")["model"]
     assert saved["count"] == 4 and all(torch.equal(v.float(), averaged[k]) for k, v in saved["state"].items())
+    file = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del file["average"]["initial"]  # as if the key had been added since
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(file))
+    assert fit(settings, tmp_path) == 0
 
 
 def test_without_a_validation_set(settings, tmp_path):
