@@ -10,7 +10,7 @@ import torch
 from steps.lang.hub_tokens import HubPair
 from steps.lang.pair_tokens import LangPair, PairTokens, RequestPair
 from steps.lang.pretrained import PretrainedTokenizer, check_tokens
-from steps.lang.prompts import REQUESTS, SPEECH, TEXT, Request
+from steps.lang.prompts import REQUESTS, TEXT, Request, requests
 from steps.lang.targets import parse_target
 from steps.lang.tokenizer import Tokenizer
 from steps.model_folder import PRETRAINED, fill, read_checkpoint
@@ -31,7 +31,7 @@ def pair_tokens(config: TranslationConfig, folder: Path) -> PairTokens:
         tokenizer = Tokenizer.load(folder / "lang" / "target")
         if not isinstance(tokenizer, PretrainedTokenizer):
             raise UserError(f"target.lang: {config.target.lang} is not of a model's tokens (--type pretrained).")
-        template = about.prompt.replace(TEXT, SPEECH) if about.prompt else REQUESTS["translation of text"]
+        template = requests(about.prompt, TEXT) if about.prompt else REQUESTS["translation of text"]
         return RequestPair(tokenizer, Request(tokenizer, template, language, about.chat, about.system, about.names))
     if isinstance(about, TransformerPairConfig):
         source, target = (Tokenizer.load(folder / "lang" / side) for side in ("source", "target"))

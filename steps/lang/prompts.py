@@ -18,6 +18,9 @@ REQUESTS = {
     "translation of text": f"{SPEECH}\nTranslate the text into {{target_name}}:",
 }
 TEXT = "{text}"  # in requests of text translation: where the text goes
+DEFAULT = "default"  # among requests by language: the one for all other languages
+
+Requests = str | dict[str, str]  # one, or one for each language of the source
 
 
 class TokenPrompt:
@@ -36,21 +39,22 @@ class TokenPrompt:
 class Request:
     """A request such as `<speech>\\nTranslate the speech into {target_name}:`, in the model's chat template if any.
 
-    `target` is the language of the text (None: the spoken one), `system` the instruction before all (None: the
-    template's own), `names` are languages' names in words beside Whisper's.
+    `template` may be one for each language that is spoken, with `default` for the others. `target` is the language of
+    the text (None: the spoken one), `system` the instruction before all (None: the template's own), `names` are
+    languages' names in words beside Whisper's.
     """
 
     def __init__(
         self,
         tokenizer: PretrainedTokenizer,
-        template: str,
+        template: Requests,
         target: str | None,
         chat: bool = True,
         system: str | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        check_request(template)
-        self.tokenizer, self.template, self.target = tokenizer, template, target
+        self.templates = requests(template)
+        self.tokenizer, self.target = tokenizer, target
         self.chat = tokenizer.chat if chat else None
         self.system, self.names = system, dict(names or {})
         self._ids: dict[str | None, list[int]] = {}
@@ -63,28 +67,42 @@ class Request:
 
     def text(self, language: str | None) -> str:
         """What the model reads."""
-        request = filled(self.template, language, self.target or language, self.names)
+        template = self.templates.get(str(language), self.templates.get(DEFAULT))
+        if template is None:
+            raise UserError(f"No prompt is given for the language '{language}': add it to prompt, or '{DEFAULT}'.")
+        request = filled(template, language, self.target or language, self.names)
         return self.chat(request, self.system) if self.chat else "\n".join(filter(None, (self.system, request)))
 
     def _tokens(self, language: str | None) -> list[int]:
         parts = self.text(language).split(SPEECH)
         if len(parts) != 2:
             raise UserError(
-                f"The model's chat template repeats or drops the request '{self.template}': set chat: false."
+                f"The model's chat template repeats or drops the request '{self.text(language)}': set chat: false."
             )
         before, after = (self.tokenizer.spell(part) for part in parts)
         return [*([] if self.chat else self.tokenizer.opening()), *before, SLOT, *after]
 
 
-def check_request(template: str) -> None:
-    """`UserError` unless the speech has exactly one place in the request, and all its fields are known."""
-    if (found := template.count(SPEECH)) != 1:
-        wrong = "a prompt without the slot for speech" if not found else f"a prompt with {found} slots for speech"
-        raise UserError(f"'{template}' is {wrong}: write {SPEECH} once, where the speech is to go.")
+def requests(template: Requests, slot: str = SPEECH) -> dict[str, str]:
+    """The requests by language (one for all: `default`), with `SPEECH` in the place of `slot`.
+
+    Errors: `UserError` unless `slot` stands exactly once in each, and all their fields are known.
+    """
+    by_language = {DEFAULT: template} if isinstance(template, str) else template
+    return {language: _checked(request, slot) for language, request in by_language.items()}
+
+
+def _checked(template: str, slot: str) -> str:
+    if (found := template.count(slot)) != 1:
+        what = "speech" if slot == SPEECH else "the text"
+        wrong = f"without the slot for {what}" if not found else f"with {found} slots for {what}"
+        raise UserError(f"'{template}' is a prompt {wrong}: write {slot} once, where {what} is to go.")
+    template = template.replace(slot, SPEECH)
     for field in re.findall(r"{(\w*)}", template):
         if field not in FIELDS:
             known = ", ".join(f"{{{name}}}" for name in FIELDS)
             raise UserError(f"The prompt '{template}' has '{{{field}}}'{nearest(field, FIELDS)}: it may have {known}.")
+    return template
 
 
 def filled(template: str, language: str | None, target: str | None, names: Mapping[str, str] | None = None) -> str:

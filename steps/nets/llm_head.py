@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from steps.lang.prompts import FILL, SLOT, check_request
+from steps.lang.prompts import FILL, SLOT, Requests, requests
 from steps.nets.attention_head import IGNORED, following, smoothed_cross_entropy
 from steps.nets.head import Head, HeadConfig
 from steps.nets.lora import TransformersLoraConfig, add_lora, load_weights, pretrained_part
@@ -58,12 +58,14 @@ class LlmConfig(HeadConfig, LanguageModelConfig):
     name: Literal["llm"] = "llm"
     projector: ProjectorConfig = MlpConfig(name="mlp")
     # with <speech> where the speech goes, {language} and {target} (codes), {language_name} and {target_name} (words)
-    prompt: str | None = None  # null: "Transcribe the speech:" or "Translate the speech into French:" behind it
+    # null: "Transcribe the speech:" or "Translate the speech into French:" behind it;
+    # {en: ..., default: ...}: one for each language that is spoken
+    prompt: Requests | None = None
 
     @model_validator(mode="after")
     def _check(self) -> LlmConfig:
         if self.prompt is not None:
-            check_request(self.prompt)
+            requests(self.prompt)
         return self
 
 

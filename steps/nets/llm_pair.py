@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from steps.lang.prompts import SPEECH, TEXT, check_request
+from steps.lang.prompts import TEXT, Requests, requests
 from steps.nets.llm_head import LanguageModelConfig, LlmConfig, LlmHead
 from steps.nets.projector import NoneConfig
 from steps.pretrained.folder import read_config
@@ -22,15 +22,12 @@ class LlmPairConfig(LanguageModelConfig):
 
     name: Literal["llm"]
     # with {text} where the text goes, {language} and {target} (codes), {language_name} and {target_name} (words)
-    prompt: str | None = None  # null: the text and behind it "Translate the text into French:"
+    prompt: Requests | None = None  # null: the text and behind it "Translate the text into French:"; as the head's
 
     @model_validator(mode="after")
     def _check(self) -> LlmPairConfig:
         if self.prompt is not None:
-            if (found := self.prompt.count(TEXT)) != 1:
-                wrong = f"has {found} slots for the text" if found else "has no slot for the text"
-                raise ValueError(f"prompt: '{self.prompt}' {wrong}: write {TEXT} once, where the text is to go")
-            check_request(self.prompt.replace(TEXT, SPEECH))
+            requests(self.prompt, TEXT)
         return self
 
 

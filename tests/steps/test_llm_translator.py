@@ -118,8 +118,11 @@ def test_the_exported_adapter_reloads_and_gives_the_same_text(root, train, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("translator.prompt='Translate into French:'", r"has no slot for the text: write \{text\} once"),
-        ("translator.prompt='{text} {text}'", r"has 2 slots for the text"),
+        (
+            "translator.prompt='Translate into French:'",
+            r"is a prompt without the slot for the text: write \{text\} once",
+        ),
+        ("translator.prompt='{text} {text}'", r"is a prompt with 2 slots for the text"),
         ("translator.prompt='{text} in {langage}'", r"'\{langage\}' \(did you mean 'language'\?\)"),
         ("translator.lora={rank: 2}", r"leave out lora or train_llm"),
         ("translator.path=./nowhere", r"nowhere is no folder"),

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 from transformers import AutoTokenizer
 
-from steps.lang.prompts import REQUESTS, SLOT, Request, TokenPrompt, check_request
+from steps.lang.prompts import REQUESTS, SLOT, Request, TokenPrompt, requests
 from steps.lang.tokenizer import Tokenizer
 from tests.steps.tiny_llm import TEXTS, lang_folder, make_llm
 from utils.errors import UserError
@@ -93,7 +93,7 @@ def whole_folder(whole, llm):
 )
 def test_wrong_requests_are_named(whole, template, complaint):
     with pytest.raises(UserError, match=complaint):
-        check_request(template)
+        requests(template)
     with pytest.raises(UserError, match=complaint):
         Request(whole, template, "fr")
 
@@ -104,6 +104,18 @@ def test_languages_that_are_missing_are_named(whole):
     with pytest.raises(UserError, match="wants the language that is spoken"):
         Request(whole, REQUEST, "fr")(None)
     assert SLOT in Request(whole, "<speech> into {target_name}", "fr")(None)
+
+
+def test_a_request_for_each_language_that_is_spoken(whole):
+    each = {"fr": "<speech>\nEn {target_name} :", "default": "<speech>\nInto {target_name}:"}
+    asked = Request(whole, each, "en", chat=False)
+    assert asked.text("fr") == "<speech>\nEn English :"
+    assert asked.text("it") == asked.text(None) == "<speech>\nInto English:"
+    assert asked("fr") == Request(whole, each["fr"], "en", chat=False)("fr") != asked("it")
+    with pytest.raises(UserError, match="No prompt is given for the language 'it': add it to prompt, or 'default'"):
+        Request(whole, {"fr": "<speech>"}, "en")("it")
+    with pytest.raises(UserError, match="'Bonjour' is a prompt without the slot for speech"):
+        Request(whole, {**each, "it": "Bonjour"}, "en")
 
 
 def test_a_template_that_takes_no_instruction_says_so(llm, tmp_path):

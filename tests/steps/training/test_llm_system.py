@@ -125,6 +125,10 @@ def test_the_exported_adapter_reloads_and_gives_the_same_text(world, task, found
         (["heads.llm.path=/no/such/folder"], "heads.llm.path: /no/such/folder is no folder"),
         (["heads.llm.prompt=translate"], "a prompt without the slot for speech"),
         (["heads.llm.prompt=<speech> {langage}"], "did you mean 'language'"),
+        (
+            ["heads.llm.prompt={fr: <speech>}"],
+            "No prompt is given for the language 'en': add it to prompt, or 'default'",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(world, task, tmp_path, monkeypatch, overrides, complaint):
