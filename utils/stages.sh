@@ -84,11 +84,16 @@ stage() {
   fi
   dragoman_idle='' dragoman_now=$1 dragoman_began=$SECONDS dragoman_beside=${3:-1}
   case $dragoman_beside in '' | *[!0-9]* | 0*)
-    echo "error: '$dragoman_beside' is not how many commands may run at the same time: give a number from 1 on." >&2
-    dragoman_told=1 && exit 2
+    refuse "'$dragoman_beside' is not how many commands may run at the same time: give a number from 1 on."
     ;;
   esac
   echo "== stage $1: $2"
+}
+
+# Ends the recipe with a sentence on the user's mistake.
+refuse() {
+  echo "error: $1" >&2
+  dragoman_told=1 && exit 2
 }
 
 # Ends the recipe where a word of $2, which the option $1 was given, is none of the words of $3.
@@ -96,8 +101,7 @@ one_of() {
   local word
   for word in $2; do
     case " $3 " in *" $word "*) continue ;; esac
-    echo "error: $1 has '$word', which is none of: $3." >&2
-    dragoman_told=1 && exit 2
+    refuse "$1 has '$word', which is none of: $3."
   done
 }
 

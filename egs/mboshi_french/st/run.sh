@@ -32,6 +32,10 @@ cuts() { printf "data/$(features "$1")/%s/cuts.jsonl.gz " $splits; }
 one_of --systems "$systems" \
   "blind fbank-transducer fbank-aed frozen-transducer frozen-aed tuned-aed whisper-aed cascade llm combination"
 
+combined=$(printf '%s\n' $systems | grep -x 'whisper-aed\|tuned-aed\|frozen-aed\|cascade\|llm' || true)
+! chosen combination || [ -n "$combined" ] ||
+  refuse "--systems has 'combination' but none to combine: add whisper-aed, tuned-aed, frozen-aed, cascade or llm."
+
 # most systems are one model; four begin with the recogniser, and the cascade has a text translator besides
 first="" models=$(printf '%s\n' $systems | sed 's/^cascade$/mt/; /^combination$/d')
 case $systems in *cascade* | *whisper-aed* | *tuned-aed* | *llm*) first=recogniser ;; esac
@@ -119,11 +123,11 @@ done
 if stage 7 "Combination" && chosen combination; then
   outputs() { # split
     local system
-    for system in $systems; do
+    for system in $combined; do
       case $system in
-        whisper-aed | tuned-aed | frozen-aed) echo "$exp/$system/decode/$1.attention.beam" ;;
         cascade) echo "$exp/cascade/decode/$1.mt.beam" ;;
         llm) echo "$exp/llm/decode/$1.llm.beam" ;;
+        *) echo "$exp/$system/decode/$1.attention.beam" ;;
       esac
     done
   }
