@@ -110,8 +110,10 @@ def pretrained_config(name: str, **values: Any) -> PretrainedConfig:
 PAST_ADAPTERS = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
-def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None = None) -> SpeechEncoder:
-    """The encoder that `config` describes, for features of this dimension.
+def build_encoder(
+    config: EncoderConfig, feature_dim: int, folder: Path | None = None, feature_layers: int = 1
+) -> SpeechEncoder:
+    """The encoder that `config` describes, for features of this dimension, stored ones of so many layers side by side.
 
     A pretrained one is as the `config.json` in `folder` (None: that of its `path`) says, without its weights.
     Errors: `UserError` if it cannot be had, or if the features do not fit it.
@@ -120,7 +122,7 @@ def build_encoder(config: EncoderConfig, feature_dim: int, folder: Path | None =
         folder = folder or find_model(config.path, "encoder.path")
         return add_lora(_pretrained(config, folder, feature_dim), config.lora, spared=OWN, key="encoder.lora")
     if isinstance(config, StoredConfig):
-        return StoredEncoder(feature_dim, config.transformer(), config.downsample, config.dropout)
+        return StoredEncoder(feature_dim, config.transformer(), config.downsample, config.dropout, feature_layers)
     if isinstance(config, BlindConfig):
         return BlindEncoder(config.dim)
     if feature_dim < (least := 7 if config.subsampling.factor == 2 else 15):

@@ -31,6 +31,7 @@ class ModelConfig(Config):
     heads: dict[str, SerializeAsAny[HeadConfig]]
     feature_dim: int = Field(80, ge=1)
     feature_parameters: int = Field(0, ge=0)  # of the frozen encoder that made the features, if one did
+    feature_layers: int = Field(1, ge=1)  # of it, whose outputs are side by side in a frame
     feature_init: str | None = None  # where that encoder was trained, if not only by others
     freeze: tuple[str, ...] = ()  # parts that are not trained: encoder, encoder.conv1, heads.ctc ...
 
@@ -57,7 +58,8 @@ class Model(PartedModel):
         super().__init__()
         self.config, self.feature_parameters = config, config.feature_parameters
         self.feature_init = config.feature_init
-        self.encoder = build_encoder(config.encoder, config.feature_dim, _inside(folder, "encoder"))
+        inside = _inside(folder, "encoder")
+        self.encoder = build_encoder(config.encoder, config.feature_dim, inside, config.feature_layers)
         self.heads = nn.ModuleDict()
         for key, head in config.heads.items():
             dim = self._dim(key, head.layer)

@@ -7,19 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from steps.nets.speech import Encoded, FrameStacker, SpeechEncoder
+from steps.nets.speech import Encoded, FrameStacker, LayerMix, SpeechEncoder
 from steps.nets.transformer import LayerNorm, TransformerConfig, TransformerLayer, padding_mask, sinusoids
 
 
 class StoredEncoder(SpeechEncoder):
     """`downsample` frames joined into one, then, with `config`, a norm, a projection to its `dim` and its layers.
 
+    Where a frame holds the outputs of `mixed` layers side by side, a learned mean of these comes first.
+
     Without `config` and with `downsample` 1 the features reach the heads unchanged (but for `dropout` in training), as
     a decoder that was trained on them wants it.
     """
 
-    def __init__(self, feature_dim: int, config: TransformerConfig | None, downsample: int, dropout: float) -> None:
+    def __init__(
+        self, feature_dim: int, config: TransformerConfig | None, downsample: int, dropout: float, mixed: int = 1
+    ) -> None:
         super().__init__()
+        self.mix, feature_dim = LayerMix(mixed) if mixed > 1 else None, feature_dim // mixed
         self.stack = FrameStacker(feature_dim, downsample)
         self.dropout = nn.Dropout(dropout)
         self.config = config
@@ -34,6 +39,8 @@ class StoredEncoder(SpeechEncoder):
         return self.stack.lens(lens)
 
     def forward(self, features: Tensor, lens: Tensor, layers: Sequence[int] = ()) -> Encoded:
+        if self.mix is not None:
+            features = self.mix(features.chunk(len(self.mix.weights), dim=-1))
         beyond = torch.arange(features.shape[1], device=features.device) >= lens[:, None]
         x, lens = self.stack(features.masked_fill(beyond[..., None], 0.0), lens), self.stack.lens(lens)
         if self.config is None:

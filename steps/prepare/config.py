@@ -58,14 +58,16 @@ class AugmentConfig(Config):
 
 
 class EncoderFeatureConfig(Config):
-    """A pretrained encoder whose output, or a layer's, are the features. Stage 2 adds what `path` says."""
+    """A pretrained encoder whose output, a layer's, or all layers' are the features. Stage 2 adds what `path` says."""
 
     name: Literal["whisper", "wav2vec2", "hubert", "wavlm"]
     path: ModelPath  # a folder in transformers' layout, or a hub name
     init: str | None = None  # exp/asr/averaged.pt: the encoder as that model has it, fine-tuned for instance
-    layer: Annotated[int, Field(ge=1)] | None = None  # null: its output
+    # null: its output; all: every layer's side by side, of which the model learns a mean (and so much more to store)
+    layer: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
     downsample: Annotated[int, Field(ge=1)] = 1  # frames of 20 ms that are averaged
-    dim: int | None = None  # values a frame: follows from path
+    dim: int | None = None  # values a frame: follows from path and layer
+    layers: int = 1  # outputs side by side in a frame: follows from path and layer
     frame_shift: float | None = None  # seconds: follows from path
     parameters: int = 0  # follows from path
 

@@ -36,10 +36,12 @@ def complete(config: FeatureConfig) -> FeatureConfig:
     encoder, _ = _build(config.encoder)
     if config.encoder.init:
         require(config.encoder.init, "stage 5 (training)")
-    dims, layer = encoder.layer_dims, config.encoder.layer
-    if layer is not None and layer > len(dims):
-        raise UserError(f"encoder.layer is {layer}, {config.encoder.path} has {len(dims)} layers: give one of these.")
-    found = {"dim": encoder.output_dim if layer is None else dims[layer - 1]}
+    dims, layers = encoder.layer_dims, _layers(config.encoder, encoder)
+    if layers and layers[-1] > len(dims):
+        raise UserError(
+            f"encoder.layer is {layers[-1]}, {config.encoder.path} has {len(dims)} layers: give one of these."
+        )
+    found = {"dim": sum(dims[layer - 1] for layer in layers) or encoder.output_dim, "layers": max(len(layers), 1)}
     found["frame_shift"] = round(0.01 * encoder.subsampling_factor, 4)
     found["parameters"] = sum(p.numel() for name, p in encoder.named_parameters() if not name.startswith("stack."))
     return config.model_copy(update={"encoder": config.encoder.model_copy(update=found)})
@@ -54,6 +56,13 @@ def _build(config: EncoderFeatureConfig) -> tuple[SpeechEncoder, FeatureConfig]:
         bins = read_config(folder, "whisper", ["num_mel_bins"])["num_mel_bins"]
         inputs = inputs.model_copy(update={"num_mel_bins": bins})
     return build_encoder(section, inputs.feature_dim, folder), inputs
+
+
+def _layers(config: EncoderFeatureConfig, encoder: SpeechEncoder) -> list[int]:
+    """The layers whose outputs are the features, from 1 on; none: the encoder's own output."""
+    if config.layer == "all":
+        return list(range(1, len(encoder.layer_dims) + 1))
+    return [] if config.layer is None else [config.layer]
 
 
 @lru_cache(maxsize=2)
@@ -75,7 +84,7 @@ class Alone(PartedModel):
 
 
 class EncoderExtractor:
-    """A pretrained encoder's output, or a layer's, as features."""
+    """A pretrained encoder's output, a layer's, or all layers' side by side, as features."""
 
     def __init__(self, config: EncoderFeatureConfig) -> None:
         self.name, self.config = f"{config.name} encoder", config
@@ -94,11 +103,12 @@ class EncoderExtractor:
         """
         features = torch.from_numpy(make_extractor(self.inputs).extract(samples, sampling_rate))
         lens = torch.tensor([len(features)], device=self.device)
-        layer = self.config.layer
+        layers = _layers(self.config, self.encoder)
         try:
-            encoded = self.encoder(features[None].to(self.device), lens, [] if layer is None else [layer])
+            encoded = self.encoder(features[None].to(self.device), lens, layers)
         except UserError as error:
             raise AudioError("too long", "audio", str(error).rstrip(".")) from None
-        values = encoded.at(layer)[0, : max(int(encoded.lens[0]), 1)].float().cpu().numpy()
+        frames = torch.cat([encoded.at(layer)[0] for layer in layers or [None]], dim=-1)
+        values = frames[: max(int(encoded.lens[0]), 1)].float().cpu().numpy()
         wanted = max(compute_num_frames_from_samples(len(samples), self.config.frame_shift, sampling_rate), 1)
         return np.pad(values[:wanted], ((0, max(wanted - len(values), 0)), (0, 0)), mode="edge")

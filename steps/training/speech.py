@@ -36,6 +36,7 @@ class SpeechTask:
         found = {"feature_dim": features.feature_dim}
         if features.encoder is not None:
             found["feature_parameters"] = features.encoder.parameters
+            found["feature_layers"] = features.encoder.layers
             found["feature_init"] = features.encoder.init
         self.folder.check_config(config.model_copy(update=found))
         copy_pretrained(config, self.folder.path)

@@ -50,6 +50,17 @@ def test_frames_are_joined_as_their_mean_at_first():
     assert out[0, 0].tolist() == [6.0 + i for i in range(12)]
 
 
+def test_layers_side_by_side_become_their_learned_mean():
+    """SUPERB, section 4.2: shares are a softmax of the weights."""
+    encoder = build_encoder(StoredConfig(name="stored"), 12, feature_layers=3).eval()
+    features, lens = torch.randn(2, 9, 12), torch.tensor([9, 9])
+    assert encoder.output_dim == 4 and [name for name, _ in encoder.named_parameters()] == ["mix.weights"]
+    torch.testing.assert_close(encoder(features, lens).out, features.view(2, 9, 3, 4).mean(2))
+    encoder.mix.weights.data = torch.tensor([0.25, 0.5, 0.25]).log()
+    expected = torch.einsum("btld,l->btd", features.view(2, 9, 3, 4), torch.tensor([0.25, 0.5, 0.25]))
+    torch.testing.assert_close(encoder(features, lens).out, expected)
+
+
 def test_order_matters_to_the_layers():
     encoder, features = make(**KINDS[2]), torch.randn(1, 8, 12)
     lens = torch.tensor([8])

@@ -45,15 +45,22 @@ def prepare(world, out: Path, *overrides: str) -> Path:
     return out
 
 
-KINDS = [("whisper", {}), ("whisper", {"layer": 1, "downsample": 3}), ("wav2vec2", {"downsample": 2})]
+KINDS = [
+    ("whisper", {}),
+    ("whisper", {"layer": 1, "downsample": 3}),
+    ("wav2vec2", {"downsample": 2}),
+    ("wav2vec2", {"layer": "all"}),
+]
 
 
 @pytest.mark.parametrize(("name", "more"), KINDS)
 def test_stored_is_what_the_encoder_gives(world, models, tmp_path, name, more):
     data = prepare(world, tmp_path, section(models, name, **more), "speed_perturb=[0.9]", "train_splits=[test]")
     config = load_config(data / "features.yaml", FeatureConfig)
+    layers = [1, 2] if more.get("layer") == "all" else [more.get("layer")]
+    dim = 16 * len(layers)
     shift = 0.02 * more.get("downsample", 1)
-    assert config.frame_shift == pytest.approx(shift) and config.feature_dim == 16
+    assert config.frame_shift == pytest.approx(shift) and config.feature_dim == dim
     options = {"path": str(models[name]), "downsample": more.get("downsample", 1)}
     encoder = build_encoder(pretrained_config(name, **options), 8 if name == "whisper" else 160).eval()
     encoder.load_pretrained()
@@ -63,10 +70,11 @@ def test_stored_is_what_the_encoder_gives(world, models, tmp_path, name, more):
     assert len(cuts) == 18
     for cut, frames in zip(cuts, cuts.num_frames, strict=True):
         stored, samples = cut.load_features(), cut_samples(cut)
-        assert stored.shape == (frames, 16) and frames == round(cut.duration / shift + 1e-6) == cut.num_frames
+        assert stored.shape == (frames, dim) and frames == round(cut.duration / shift + 1e-6) == cut.num_frames
         features = torch.from_numpy(compute_features(samples, inputs))
         with torch.no_grad():
-            expected = encoder(features[None], torch.tensor([len(features)]), [1]).at(more.get("layer"))[0].numpy()
+            encoded = encoder(features[None], torch.tensor([len(features)]), [1, 2])
+        expected = np.concatenate([encoded.at(layer)[0].numpy() for layer in layers], axis=1)
         shared = min(len(stored), len(expected))
         assert abs(len(stored) - len(expected)) <= 1
         np.testing.assert_allclose(stored[:shared], expected[:shared], atol=0.03)  # lilcom's steps of 1/32

@@ -324,7 +324,14 @@ def test_a_model_of_stored_features(world, whisper_task, tiny_whisper, settings,
     ours = {**settings, "encoder": {"name": "stored", **layers}, "epochs": 1}
     ours["heads"] = {"low": settings["heads"]["low"], "ctc": settings["heads"]["ctc"]}
     assert fit(ours, tmp_path / "ours") == 0
-    for name, search, shift in (("decoder", "asr:greedy", 0.02), ("ours", "ctc:greedy", 0.04)):
+    every = [*options[:3], str(tmp_path / "every"), *options[4:], "type=encoder", encoder, "encoder.layer=all"]
+    assert prepare_features(every) == 0
+    all_layers = str(tmp_path / "every/test/cuts.jsonl.gz")
+    assert fit({**ours, "data": {**ours["data"], "train": all_layers, "valid": all_layers}}, tmp_path / "mixed") == 0
+    begun, mix = torch.zeros(2), load_checkpoint(tmp_path / "mixed" / "averaged.pt")["model"]["encoder.mix.weights"]
+    assert not torch.equal(mix, begun)  # is learned
+    searches = [("decoder", "asr:greedy", 0.02, cuts), ("ours", "ctc:greedy", 0.04, cuts)]
+    for name, search, shift, cuts in (*searches, ("mixed", "ctc:greedy", 0.04, all_layers)):
         model = ["--model", str(tmp_path / name), "--device", "cpu"]
         assert Recogniser(tmp_path / name, [search]).seconds_per_frame == pytest.approx(shift)
         assert decode([*model, "--cuts", cuts, "--out", str(tmp_path / name), "--search", search]) == 0
