@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from steps.recogniser import share
 from steps.training.averaging import State, averaged_model, toward
 from steps.training.folder import TrainFolder
 from utils.checkpoint import own_tensors, save_checkpoint
 from utils.errors import UserError, run
 from utils.files import require
-from utils.options import Parser
+from utils.options import Parser, share
 
 
 def main() -> int:

@@ -21,11 +21,10 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from steps.cascade import KEPT, Row, chained, read_lists, read_stages, told_split, write_folder
 from steps.lang.targets import parse_target
-from steps.recogniser import positive
 from steps.scoring.hypotheses import read_rows
 from utils.errors import UserError, run
 from utils.hardware import provenance
-from utils.options import Parser
+from utils.options import Parser, positive
 
 Utility = Callable[[str, str], float]  # of a hypothesis, if another were the reference
 

@@ -24,7 +24,7 @@ from utils.devices import PRECISIONS, autocast, choose_device, inference_precisi
 from utils.errors import UserError
 from utils.files import require
 from utils.fingerprint import digest
-from utils.options import Parser, load_config
+from utils.options import Parser, count, load_config, natural, positive, share
 
 
 class Recogniser:
@@ -189,33 +189,3 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
     """The searches' options that were given."""
     names = {name for methods in METHODS.values() for method in methods.values() for name in method.options}
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
-
-
-def positive(text: str) -> float:
-    """An argument type: a number above zero."""
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def share(text: str) -> float:
-    """An argument type: a number from 0 up to, but not, 1."""
-    if not 0 <= (value := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
-    return value
-
-
-def count(text: str) -> int:
-    """An argument type: a whole number from 1."""
-    return _whole(text, 1)
-
-
-def natural(text: str) -> int:
-    """An argument type: a whole number from 0."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if (value := int(text)) < least:
-        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-    return value

@@ -23,13 +23,13 @@ from steps.model_folder import load_model_config
 from steps.prepare.audio import compute_features, load_audio
 from steps.prepare.dataset import pad_features
 from steps.prepare.sampler import BatchPlan
-from steps.recogniser import Recogniser, add_arguments, positive, search_options
+from steps.recogniser import Recogniser, add_arguments, search_options
 from steps.search.hypothesis import Hypothesis
 from steps.search.methods import METHODS, Search
 from steps.subtitles import subtitles
 from utils.errors import UserError, run
 from utils.files import write_text
-from utils.options import Parser
+from utils.options import Parser, positive
 
 SUBTITLES = ("srt", "vtt")
 SHORTEST = 0.1  # seconds; nothing is said in less

@@ -31,7 +31,6 @@ from steps.cascade import (
 )
 from steps.decode import split_names
 from steps.lang.corpus import language_of
-from steps.recogniser import count, natural, positive
 from steps.search.translation import SearchOptions
 from steps.translator import TextTranslator
 from steps.translator_folder import open_translator
@@ -39,7 +38,7 @@ from utils.devices import PRECISIONS, choose_device, inference_precision, peak_m
 from utils.errors import UserError, run
 from utils.files import read_lines, require, write_text
 from utils.hardware import provenance
-from utils.options import Parser
+from utils.options import Parser, count, natural, positive
 
 SEARCH = ("beam", "length_penalty", "min_tokens", "max_tokens", "max_length_ratio", "no_repeat_ngram")
 MANIFESTS = (".jsonl", ".jsonl.gz")

@@ -160,3 +160,33 @@ def load_config(path: str | Path, model: type[C], assignments: list[str] | None 
 def save_config(path: str | Path, config: BaseModel) -> None:
     """Write `config` as YAML, atomically."""
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def positive(text: str) -> float:
+    """An argument type: a number above zero."""
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def share(text: str) -> float:
+    """An argument type: a number from 0 up to, but not, 1."""
+    if not 0 <= (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument type: a whole number from 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """An argument type: a whole number from 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if (value := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+    return value

@@ -1,0 +1,202 @@
+"""Stage 4: n-gram language models in ARPA format: trained, pruned, mixed, and held against text.
+
+    python -m steps.lm.ngram train --cuts data/train/cuts.jsonl.gz --order 4 --out data/lm/4gram.arpa.gz
+    python -m steps.lm.ngram train --text books.txt.gz --lang data/lang_bpe_500 --order 5 --out data/lm/5gram.arpa.gz
+    python -m steps.lm.ngram prune --lm data/lm/4gram.arpa.gz --threshold 1e-7 --out data/lm/small.arpa.gz
+    python -m steps.lm.ngram mix --lm own.arpa.gz books.arpa.gz --tune-text data/dev.txt --out data/lm/mixed.arpa.gz
+    python -m steps.lm.ngram perplexity --lm data/lm/4gram.arpa.gz --cuts data/dev/cuts.jsonl.gz
+
+Text is a sentence a line (`--text`), or what is said in cuts (`--cuts`, `--target`); its words are those between blanks
+or with `--lang` the tokens of that folder. Training is interpolated modified Kneser-Ney: KenLM's lmplz where that is
+installed, numpy elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from steps.lang.corpus import language_of, supervisions
+from steps.lang.targets import parse_target, target_language, target_text
+from steps.lang.text import normalize
+from steps.lang.tokenizer import Tokenizer
+from steps.lm.arpa import read_arpa, write_arpa
+from steps.lm.backoff import UNK, BackoffModel, encode
+from steps.lm.combination import interpolate, mixture_weights, prune
+from steps.lm.kneser_ney import FALLBACK, estimate, vocabulary
+from utils.errors import UserError, run
+from utils.files import atomic_path, open_text, read_lines
+from utils.options import Parser, positive
+
+
+def read_sentences(args: argparse.Namespace) -> list[list[str]]:
+    """The words, or tokens, of every sentence of `--text` and `--cuts`; empty lines are none."""
+    parse_target(args.target)
+    lines = [(line, language_of(path)) for path in args.text for line in read_lines(path, "give text in UTF-8")]
+    for path in args.cuts:
+        for item in supervisions(path):
+            lines.append((target_text(item, args.target) or "", target_language(item, args.target)))
+    lines = [(normalized, language) for text, language in lines if (normalized := normalize(text))]
+    if not lines:
+        where = " ".join(map(str, [*args.text, *args.cuts])) or "--text or --cuts"
+        raise UserError(f"{where}: there is no text: give files with a sentence a line, or cuts with '{args.target}'.")
+    if not args.lang:
+        return [line.split() for line, _ in lines]
+    tokenizer = Tokenizer.load(args.lang)
+    return [[tokenizer.tokens[i] for i in tokenizer.encode(line, language)] for line, language in lines]
+
+
+def train(args: argparse.Namespace) -> int:
+    """`train`."""
+    sentences = read_sentences(args)
+    given = [line.split()[0] for line in read_lines(args.words) if line.strip()] if args.words else None
+    lmplz = args.lmplz or shutil.which("lmplz")
+    if args.backend == "lmplz" and (args.words or not lmplz):
+        why = "lmplz does not take --words" if args.words else "lmplz is not installed (it is KenLM's)"
+        raise UserError(f"{why}: give --backend numpy.")
+    if lmplz and args.backend != "numpy" and not args.words:
+        _lmplz(lmplz, sentences, args)
+        return 0
+    found = estimate(sentences, args.order, vocabulary(sentences, given), args.cutoffs)
+    write_arpa(args.out, found.model)
+    for order, unusual in enumerate(found.fallback, 1):
+        if unusual:
+            values = " ".join(map(str, FALLBACK))
+            print(f"warning: {order}-grams: too few to tell discounts from counts: {values} taken.", file=sys.stderr)
+    print(f"{args.out}: {_shown(found.model)} of {len(sentences)} sentences")
+    return 0
+
+
+def _lmplz(program: str, sentences: Sequence[Sequence[str]], args: argparse.Namespace) -> None:
+    """Let lmplz write the model; `UserError` with its own words when it fails."""
+    with tempfile.TemporaryDirectory(prefix="lmplz-") as folder:
+        text, arpa = Path(folder) / "text", Path(folder) / "lm.arpa"
+        command = [program, "-o", str(args.order), "-T", f"{folder}/", "-S", "40%", "--text", str(text)]
+        command += ["--arpa", str(arpa), "--discount_fallback", *map(str, FALLBACK)]
+        command += ["--prune", *map(str, args.cutoffs)] if args.cutoffs else []
+        with open_text(text, "wt") as lines:
+            lines.writelines(" ".join(sentence) + "\n" for sentence in sentences)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"{program} failed: {' '.join(done.stderr.strip().splitlines()[-1:])[:300]}")
+        with atomic_path(args.out) as out, open(arpa, encoding="utf-8") as written, open_text(out, "wt") as copy:
+            shutil.copyfileobj(written, copy)
+    print(f"{args.out}: by {program}, of {len(sentences)} sentences")
+
+
+def prune_model(args: argparse.Namespace) -> int:
+    """`prune`."""
+    model = read_arpa(args.lm)
+    smaller = prune(model, args.threshold)
+    write_arpa(args.out, smaller)
+    print(f"{args.out}: {_shown(smaller)}, before: {_shown(model)}")
+    return 0
+
+
+def mix(args: argparse.Namespace) -> int:
+    """`mix`."""
+    models = [read_arpa(path) for path in args.lm]
+    weights = args.weights
+    if (weights is None) == (not args.text and not args.cuts):
+        raise UserError("Give --weights, one a model, or a text (--text, --cuts) that they are chosen on.")
+    if weights is None:
+        sentences = read_sentences(args)
+        scored = [_scored(model, sentences)[1] for model in models]
+        weights = mixture_weights(np.array(scored)).tolist()
+    model = interpolate(models, weights)
+    write_arpa(args.out, model)
+    shown = ", ".join(f"{weight:.3f} {path}" for weight, path in zip(weights, args.lm, strict=True))
+    print(f"{args.out}: {_shown(model)} of {shown}")
+    return 0
+
+
+def _scored(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, ln p and length of the longest n-gram found, of every token but the sentences' beginnings."""
+    ids, places = encode(sentences, model.ids)
+    scores, said = model.score(ids, places), places > 0
+    return ids[said], scores.log_prob[said], scores.matched[said]
+
+
+def perplexity(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> dict:
+    """What `model` makes of a text: sizes, words that it lacks, perplexity without and with these, n-grams found.
+
+    Every sentence's end counts as a word; `perplexity_with_oov` is None where `<unk>` has no probability.
+    """
+    ids, log_prob, matched = _scored(model, sentences)
+    known = (ids >= 0) & (ids != model.ids.get(UNK, -1))
+    everything = float(np.exp(-log_prob.mean())) if np.isfinite(log_prob).all() else None
+    return {
+        "sentences": len(sentences),
+        "words": len(ids) - len(sentences),
+        "oov": int((~known).sum()),
+        "oov_words": sorted({w for sentence in sentences for w in sentence if w not in model.ids})[:20],
+        "log_prob": round(float(log_prob[known].sum()), 4),
+        "perplexity": round(float(np.exp(-log_prob[known].mean())), 4),
+        "perplexity_with_oov": everything and round(everything, 4),
+        "longest_found": {str(k): int((matched[known] == k).sum()) for k in range(1, model.order + 1)},
+    }
+
+
+def show_perplexity(args: argparse.Namespace) -> int:
+    """`perplexity`."""
+    sentences = read_sentences(args)
+    for path in args.lm:
+        print(json.dumps({"lm": str(path), **perplexity(read_arpa(path), sentences)}, ensure_ascii=False))
+    return 0
+
+
+def _shown(model: BackoffModel) -> str:
+    return " + ".join(f"{count} {order}-grams" for order, count in enumerate(model.counts, 1))
+
+
+def _text_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", type=Path, nargs="+", default=[], help="files with a sentence a line")
+    parser.add_argument("--cuts", type=Path, nargs="+", default=[], help="cuts or supervisions with text")
+    parser.add_argument("--target", default="text", help="text, or translation.<language>, of the cuts")
+    parser.add_argument("--lang", type=Path, help="lang folder whose tokens are the words")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(prog="steps.lm.ngram", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|prune|mix|perplexity")
+    one = commands.add_parser("train", help="estimate a model from text")
+    one.add_argument("--order", type=int, default=3, choices=range(1, 11), metavar="N", help="longest n-grams, 1 to 10")
+    one.add_argument(
+        "--cutoffs", type=int, nargs="+", default=[], help="leave out what was seen so often or less: 0 0 1"
+    )
+    one.add_argument(
+        "--words", type=Path, help="the vocabulary: the first word of each line; otherwise all of the text"
+    )
+    one.add_argument("--backend", choices=("auto", "lmplz", "numpy"), default="auto", help="what estimates")
+    one.add_argument("--lmplz", help="KenLM's program, if it is not on PATH")
+    one.set_defaults(main=train)
+    two = commands.add_parser("prune", help="leave out n-grams that matter little (relative entropy)")
+    two.add_argument("--lm", type=Path, required=True, help="ARPA file")
+    two.add_argument("--threshold", type=positive, required=True, help="relative rise of perplexity: 1e-8 to 1e-6")
+    two.set_defaults(main=prune_model)
+    three = commands.add_parser("mix", help="one model of several")
+    three.add_argument("--lm", type=Path, nargs="+", required=True, help="ARPA files")
+    three.add_argument("--weights", type=positive, nargs="+", help="one a model; otherwise chosen on the text")
+    three.set_defaults(main=mix)
+    four = commands.add_parser("perplexity", help="of a text, for each model a line of JSON")
+    four.add_argument("--lm", type=Path, nargs="+", required=True, help="ARPA files")
+    four.set_defaults(main=show_perplexity)
+    for command in (one, two, three):
+        command.add_argument("--out", type=Path, required=True, help="ARPA file to write (.gz: compressed)")
+    for command in (one, three, four):
+        _text_options(command)
+    args = parser.parse_args(argv)
+    return args.main(args)
+
+
+if __name__ == "__main__":
+    run(main)
