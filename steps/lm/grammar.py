@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from steps.lang.arcs import FINAL, Arcs
+from steps.lang.lexicon import BACKOFF, EPSILON
 from steps.lm.backoff import BOS, EOS, BackoffModel
 from utils.errors import UserError
-
-BACKOFF = "#0"  # what is read on arcs to a shorter context, so that the graph stays deterministic
-EPSILON = 0
 
 
 def grammar(model: BackoffModel, words: Sequence[str]) -> tuple[Arcs, list[str]]:

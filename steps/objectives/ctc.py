@@ -70,13 +70,18 @@ def _torch_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: T
     return _TorchLoss.apply(columns, lens, renamed, target_lens)
 
 
-def _k2_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
-    k2 = load_k2()
-    # k2 wants the longest segment first
+def dense_fsas(log_probs: Tensor, lens: Tensor) -> tuple[Any, Tensor]:
+    """`log_probs (batch, frames, tokens)` as a `k2.DenseFsaVec`, and the utterances' order in it: longest first."""
     lens, order = lens.cpu().sort(descending=True)
     segments = torch.stack((order, torch.zeros_like(order), lens), 1).int()
+    return load_k2().DenseFsaVec(log_probs, segments), order
+
+
+def _k2_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
+    k2 = load_k2()
+    fsas, order = dense_fsas(log_probs, lens)
     tokens, sizes = targets.cpu()[order].tolist(), target_lens.cpu()[order].tolist()
     graphs = k2.ctc_graph([row[:size] for row, size in zip(tokens, sizes, strict=True)], device=log_probs.device)
-    loss = k2.ctc_loss(graphs, k2.DenseFsaVec(log_probs, segments), output_beam=NO_PRUNING, reduction="none")
+    loss = k2.ctc_loss(graphs, fsas, output_beam=NO_PRUNING, reduction="none")
     loss = torch.where(loss.isinf(), torch.zeros_like(loss), loss)
     return torch.zeros_like(loss).index_copy(0, order.to(loss.device), loss)
