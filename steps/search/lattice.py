@@ -21,10 +21,11 @@ def graph_lattice(
     output_beam: float = 8.0,
     active: tuple[int, int] = (30, 10000),
 ) -> k2.Fsa:
-    """What `graph` (H, HL or HLG, on the same device) allows of `log_probs (batch, frames, tokens)`, of which `lens` (1 at least) count.
+    """What `graph` (H, HL or HLG, on the same device) allows of `log_probs (batch, frames, tokens)`.
 
-    Beams are in nats below the best path, during the search and in the lattice; `active`: the fewest and most states a
-    frame. Scores are of the model and the graph together; `aux_labels` are words.
+    Of each utterance `lens (batch,)` frames count, one at least. Beams are in nats below the best path, during the
+    search and in the lattice; `active`: the fewest and most states a frame. Scores are of the model and the graph
+    together; `aux_labels` are words.
     """
     k2 = load_k2()
     fsas, order = dense_fsas(log_probs, lens)
