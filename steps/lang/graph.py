@@ -1,0 +1,143 @@
+"""Stage 4: decoding graphs of a lang folder and an n-gram model, for k2.
+
+    python -m steps.lang.graph --lang data/lang_bpe_500 --lm data/lm/3gram.arpa.gz --out data/graph_bpe_3gram
+    python -m steps.lang.graph --lang data/lang_phone --lm data/lm/3gram.arpa.gz --lexicon lexicon.txt --silence SIL \\
+        --out data/graph_phone_3gram
+
+The words are the language model's, each spelled as in the lexicon; without `--lexicon` the lang folder's tokenizer
+spells them. Words that cannot be spelled are left out and listed (`--missing refuse`: end instead). What is written is
+a lang folder as icefall's: `tokens.txt` and `words.txt` (disambiguation symbols at their ends), `lexicon.txt`, and
+`L.pt`, `L_disambig.pt`, `G.pt`, `LG.pt`, `HLG.pt`; `graph.json` has the sizes and what was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+import torch
+
+from steps.lang.hlg import compose_hlg, compose_lg
+from steps.lang.lexicon import BACKOFF, Entry, disambiguated, lexicon_graph, read_lexicon
+from steps.lang.tables import word_table, write_lexicon, write_table
+from steps.lang.tokenizer import Tokenizer
+from steps.lm.arpa import read_arpa
+from steps.lm.backoff import BOS, EOS, UNK, BackoffModel
+from steps.lm.grammar import grammar
+from steps.objectives.backend import load_k2
+from utils.errors import UserError, run
+from utils.files import atomic_path, require, write_json
+from utils.options import Parser, share
+
+if TYPE_CHECKING:
+    import k2
+
+SHOWN = 10  # words that a message lists
+
+
+def spell(words: Sequence[str], tokenizer: Tokenizer, lexicon: Sequence[Entry] | None) -> tuple[list[Entry], list[str]]:
+    """Entries of `words`, from the lexicon if there is one, else by the tokenizer; the words that have none."""
+    if lexicon is None:
+        fit = [word for word in words if not tokenizer.unknown(word)]
+        entries = [(word, tuple(tokenizer.pieces(word))) for word in fit]
+        return entries, sorted(set(words) - set(fit))
+    wanted = set(words)
+    entries = [entry for entry in lexicon if entry[0] in wanted]
+    return entries, sorted(wanted - {word for word, _ in entries})
+
+
+def build(
+    model: BackoffModel, tokenizer: Tokenizer, args: argparse.Namespace
+) -> tuple[dict[str, k2.Fsa], dict[str, list], list[str]]:
+    """The graphs by name, the tables by name, and the words that were left out."""
+    spoken = [word for word in model.words if word not in (BOS, EOS, UNK)]
+    entries, missing = spell(spoken, tokenizer, read_lexicon(args.lexicon) if args.lexicon else None)
+    if missing and (args.missing == "refuse" or not entries):
+        listed = " ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
+        where = args.lexicon or f"the tokens of {args.lang}"
+        raise UserError(f"{where} cannot spell {len(missing)} of {len(spoken)} words of {args.lm}: {listed}.")
+    words = word_table(word for word, _ in entries)
+    told_apart, highest = disambiguated(entries)
+    tokens = [*tokenizer.tokens, *(f"#{number}" for number in range(highest + 1))]
+    silence = {"silence": args.silence, "silence_prob": args.silence_prob}
+    lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True)
+    g, _ = grammar(model, words)
+    lg = compose_lg(lexicon, g, len(tokenizer.tokens), words.index(BACKOFF))
+    graphs = {
+        "L": lexicon_graph(entries, tokens, words, **silence).to_k2(),
+        "L_disambig": lexicon.to_k2(),
+        "G": g.to_k2(acceptor=True),
+        "LG": lg,
+        "HLG": compose_hlg(lg, len(tokenizer.tokens), args.modified),
+    }
+    return graphs, {"tokens": tokens, "words": words, "lexicon": entries}, missing
+
+
+def write(out: Path, graphs: dict[str, k2.Fsa], tables: dict[str, list], about: dict) -> None:
+    """The folder; `graph.json` is last, so that a folder that has it is whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "graph.json").unlink(missing_ok=True)
+    for name in ("tokens", "words"):
+        write_table(out / f"{name}.txt", tables[name])
+    write_lexicon(out / "lexicon.txt", tables["lexicon"])
+    for name, graph in graphs.items():
+        with atomic_path(out / f"{name}.pt") as temporary:
+            torch.save(graph.as_dict(), temporary)
+    write_json(out / "graph.json", about)
+
+
+def load_graph(folder: str | Path, name: str = "HLG", device: torch.device | str = "cpu") -> k2.Fsa:
+    """A graph that `steps.lang.graph`, or icefall, wrote; `UserError` where there is none or it is another's."""
+    file = require(Path(folder) / f"{name}.pt", "stage 4 (language models)")
+    try:
+        graph = load_k2().Fsa.from_dict(
+            torch.load(file, map_location=device, weights_only=False)
+        )  # ragged labels are no tensors
+    except (RuntimeError, LookupError, AttributeError, EOFError, ValueError, TypeError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{file} is no graph of k2 ({reason}): make it again (stage 4).") from None
+    return graph
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(prog="steps.lang.graph", description=__doc__.splitlines()[0])
+    parser.add_argument("--lang", type=Path, required=True, help="lang folder: the tokens")
+    parser.add_argument("--lm", type=Path, required=True, help="ARPA file: the words, and how probable they are")
+    parser.add_argument("--lexicon", type=Path, help="'word token token ...' a line; otherwise the tokenizer spells")
+    parser.add_argument("--silence", help="token of silence, which may stand around every word")
+    parser.add_argument("--silence-prob", type=share, default=0.5, help="of silence at each of these places")
+    parser.add_argument(
+        "--missing", choices=("leave-out", "refuse"), default="leave-out", help="words without spelling"
+    )
+    parser.add_argument("--modified", action="store_true", help="a repeated token needs no blank between (smaller)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = parser.parse_args(argv)
+    load_k2()
+    started = time.perf_counter()
+    graphs, tables, missing = build(read_arpa(args.lm), Tokenizer.load(args.lang), args)
+    about = {
+        "lang": str(args.lang),
+        "lm": str(args.lm),
+        "words": len(tables["words"]) - 5,
+        "missing": missing,
+        "states": {name: graph.shape[0] for name, graph in graphs.items()},
+        "arcs": {name: graph.num_arcs for name, graph in graphs.items()},
+        "modified": args.modified,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write(args.out, graphs, tables, about)
+    if missing:
+        print(f"warning: {len(missing)} words have no spelling: {' '.join(missing[:SHOWN])}", file=sys.stderr)
+    sizes = ", ".join(f"{name} {count}" for name, count in about["arcs"].items())
+    print(f"{args.out}: {about['words']} words; arcs: {sizes}; {about['seconds']} s")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""Decoding graphs from a lang folder and an ARPA file: the folder, words without spelling, mistakes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steps.lang.graph import load_graph, main
+from steps.lang.prepare import prepare
+from steps.lang.tables import read_table, read_tokens
+from steps.lm.ngram import main as ngram
+from tests.steps.lang.conftest import SENTENCES
+from utils.errors import UserError
+from utils.files import read_json
+
+ABOUT = {"targets": ["text"], "tags": False, "same_language": False}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with lang folders of characters and of BPE, and a bigram model of the same French sentences."""
+    folder = tmp_path_factory.mktemp("graph")
+    prepare({"fr": SENTENCES["fr"]}, folder / "char", "char", ABOUT, 0, "")
+    prepare({"fr": SENTENCES["fr"]}, folder / "bpe", "bpe", ABOUT, 45, "unigram")
+    (folder / "text").write_text("\n".join(SENTENCES["fr"]))
+    train = ["train", "--backend", "numpy", "--order", "2"]
+    assert ngram([*train, "--text", str(folder / "text"), "--out", str(folder / "lm.arpa")]) == 0
+    (folder / "more").write_text("\n".join([*SENTENCES["fr"], "un œuf", "80 %"]))
+    assert ngram([*train, "--text", str(folder / "more"), "--out", str(folder / "more.arpa")]) == 0
+    return folder
+
+
+def options(world, out, *more: str, lang: str = "char", lm: str = "lm.arpa") -> list[str]:
+    return ["--lang", str(world / lang), "--lm", str(world / lm), "--out", str(out), *more]
+
+
+@pytest.mark.k2
+@pytest.mark.parametrize("lang", ["char", "bpe"])
+def test_the_folder_is_a_lang_folder_with_graphs(world, tmp_path, lang):
+    assert main(options(world, tmp_path / "g", lang=lang)) == 0
+    about, tokens = read_json(tmp_path / "g/graph.json"), read_tokens(world / lang / "tokens.txt")
+    assert read_tokens(tmp_path / "g/tokens.txt") == tokens and read_table(tmp_path / "g/tokens.txt")[-1].startswith(
+        "#"
+    )
+    words = read_table(tmp_path / "g/words.txt")
+    assert words[-3:] == ["#0", "<s>", "</s>"] and about["words"] == len(
+        {w for s in SENTENCES["fr"] for w in s.split()}
+    )
+    for name in ("L", "L_disambig", "G", "LG", "HLG"):
+        graph = load_graph(tmp_path / "g", name)
+        assert (graph.shape[0], graph.num_arcs) == (about["states"][name], about["arcs"][name])
+    hlg = load_graph(tmp_path / "g")
+    assert set(hlg.labels.unique().tolist()) <= {-1, *range(len(tokens))} and hlg.tokens.max() < len(tokens)
+    assert main(options(world, tmp_path / "m", "--modified", lang=lang)) == 0
+    assert read_json(tmp_path / "m/graph.json")["arcs"]["HLG"] < about["arcs"]["HLG"]
+
+
+@pytest.mark.k2
+def test_words_that_cannot_be_spelled(world, tmp_path, capsys):
+    more = options(world, tmp_path / "g", lm="more.arpa")
+    assert main(more) == 0
+    assert read_json(tmp_path / "g/graph.json")["missing"] == ["%", "80", "œuf"]
+    assert "3 words have no spelling: % 80 œuf" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"the tokens of .*char cannot spell 3 of \d+ words of .*: % 80 œuf\."):
+        main([*more, "--missing", "refuse"])
+
+
+@pytest.mark.k2
+def test_a_lexicon_of_ones_own(world, tmp_path):
+    (tmp_path / "lexicon.txt").write_text("le ▁ l e\nle ▁ l\nbip ▁ b i p\nnowhere ▁ n\n")
+    lexicon = ("--lexicon", str(tmp_path / "lexicon.txt"))
+    assert main(options(world, tmp_path / "g", *lexicon)) == 0
+    assert (tmp_path / "g/lexicon.txt").read_text() == "le ▁ l e\nle ▁ l\nbip ▁ b i p\n"
+    assert main(options(world, tmp_path / "s", *lexicon, "--silence", "▁")) == 0
+    silent, plain = (read_json(tmp_path / name / "graph.json")["arcs"] for name in ("s", "g"))
+    assert silent["L"] == plain["L"] + 3 + 3  # two beginnings, the pause, and each entry's second end
+
+
+@pytest.mark.k2
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--silence", "SIL"], "The tokens lack 'SIL'"),
+        (["--lexicon", "EMPTY"], "empty is empty: give 'word token token"),
+        (["--lexicon", "OTHER"], r"other cannot spell 28 of 28 words"),
+        (["--lexicon", "WRONG"], r"The lexicon spells 'le' with 'q9', which is no token"),
+        (["--lang", "NOWHERE"], r"nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence(world, tmp_path, more, sentence):
+    for name, text in (("empty", ""), ("other", "walrus w\n"), ("wrong", "le q9\n")):
+        (tmp_path / name).write_text(text)
+    more = [str(tmp_path / word.lower()) if word.isupper() and word != "SIL" else word for word in more]
+    with pytest.raises(UserError, match=sentence):
+        main(options(world, tmp_path / "g", *more))
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.k2
+def test_a_file_that_is_no_graph(tmp_path):
+    with pytest.raises(UserError, match=r"HLG\.pt does not exist: run stage 4"):
+        load_graph(tmp_path)
+    torch.save({"a": 1}, tmp_path / "HLG.pt")
+    with pytest.raises(UserError, match=r"HLG\.pt is no graph of k2 .*: make it again \(stage 4\)"):
+        load_graph(tmp_path)
+    (tmp_path / "HLG.pt").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"HLG\.pt is no graph of k2 .*: make it again \(stage 4\)"):
+        load_graph(tmp_path)
