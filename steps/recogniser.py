@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steps.lang.tables import read_tokens
 from steps.model_folder import load_model, load_model_config
 from steps.nets.pretrained_parts import parameter_counts
 from steps.nets.speech import Encoded
@@ -51,7 +52,7 @@ class Recogniser:
         self.model, self.tokenizers, self.config = load_model(folder, checkpoint, self.device)
         self._check_finite()
         self.seconds_per_frame = self.features.frame_shift * self.model.encoder.subsampling_factor
-        self._check_ctc_heads()
+        self._check_tokens()
         if not self.model.encoder.bounds_text:
             for search in self.searches:
                 if "max_length_ratio" in search.options:
@@ -63,11 +64,14 @@ class Recogniser:
             if (prompt := head_prompt(self.config.heads[search.head], self.tokenizers[search.head])) is not None
         }
 
-    def _check_ctc_heads(self) -> None:
+    def _check_tokens(self) -> None:
         for search in self.searches:
             ctc = search.options.get("ctc_head")
             if ctc and self.tokenizers[ctc].tokens != self.tokenizers[search.head].tokens:
                 raise UserError(f"--ctc-head {ctc} has other tokens than {search.head}: give one that shares them.")
+            graph = search.options.get("graph")
+            if graph and read_tokens(Path(graph) / "tokens.txt") != self.tokenizers[search.head].tokens:
+                raise UserError(f"--graph {graph} has other tokens than {search.head}: make it of that lang folder.")
 
     def _check_finite(self) -> None:
         for name, value in self.model.state_dict().items():
@@ -132,6 +136,8 @@ class Recogniser:
 
     def text(self, search: Search, hypothesis: Hypothesis) -> str:
         """The text of a hypothesis."""
+        if hypothesis.words is not None:
+            return " ".join(hypothesis.words)
         return self.tokenizers[search.head].decode(hypothesis.tokens)
 
     def tokens(self, search: Search, hypothesis: Hypothesis, offset: float = 0.0) -> list[list]:
@@ -180,6 +186,11 @@ def add_arguments(parser: Parser, files_follow: bool = False) -> None:
     group.add_argument(
         "--ctc-weight", type=share, **unset, help="beam of attention and llm: its share of the score (0.3)"
     )
+    group.add_argument("--graph", **unset, metavar="FOLDER", help="hlg: what steps.lang.graph wrote")
+    group.add_argument("--lm-scale", type=positive, **unset, help="hlg: factor of the language model's scores (1)")
+    group.add_argument("--search-beam", type=positive, **unset, help="hlg: nats below the best, while searching (20)")
+    group.add_argument("--output-beam", type=positive, **unset, help="hlg: nats below the best, in the lattice (8)")
+    group.add_argument("--max-active", type=count, **unset, help="hlg: states kept a frame (10000)")
     group.add_argument(
         "--no-length-norm", dest="length_norm", action="store_false", **unset, help="modified_beam: rank by total score"
     )

@@ -28,8 +28,8 @@ def load_k2() -> ModuleType:
     """The module `k2`; `UserError` saying how to get it where it cannot be imported."""
     if not have_k2():
         raise UserError(
-            "'backend: k2' needs k2, which cannot be imported here: make the environment with "
-            "DRAGOMAN_PROFILE=k2-index or DRAGOMAN_PROFILE=pypi, or set 'backend: torch'."
+            "k2 is needed and cannot be imported here ('backend: torch' trains without): make the environment with "
+            "DRAGOMAN_PROFILE=k2-index or DRAGOMAN_PROFILE=pypi."
         )
     import k2
 

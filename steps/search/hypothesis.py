@@ -13,13 +13,15 @@ class Hypothesis:
     """One transcription of one utterance.
 
     `tokens` are token ids; `frames` the encoder frame at which each token was emitted; `score` the log probability
-    of the whole (nats); `token_scores` the log probability of each token at its frame (nats).
+    of the whole (nats); `token_scores` the log probability of each token at its frame (nats); `words` what a graph
+    wrote for them, None where the tokens spell the text themselves.
     """
 
     tokens: list[int]
     frames: list[int]
     score: float
     token_scores: list[float]
+    words: list[str] | None = None
 
 
 def from_frames(tokens: Tensor, token_scores: Tensor, scores: Tensor) -> list[list[Hypothesis]]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from steps.lang.graph import load_graph
+from steps.lang.tables import read_table
 from steps.objectives.backend import load_k2
 from steps.objectives.ctc import dense_fsas
+from steps.search.hypothesis import Hypothesis
 
 if TYPE_CHECKING:
     import k2
@@ -33,15 +41,70 @@ def graph_lattice(
     return k2.index_fsa(lattice, order.argsort().int().to(lattice.device))
 
 
+@lru_cache(maxsize=2)
+def _graph(folder: str, scale: float, device: torch.device) -> tuple[k2.Fsa, list[str]]:
+    """The HLG of a folder with scores multiplied by `scale`, and its words."""
+    graph = load_graph(folder, device=device)
+    graph.scores = graph.scores * scale
+    return graph, read_table(Path(folder) / "words.txt")
+
+
+def ctc_hlg(
+    log_probs: Tensor,
+    lens: Tensor,
+    graph: str,
+    lm_scale: float = 1.0,
+    search_beam: float = 20.0,
+    output_beam: float = 8.0,
+    max_active: int = 10000,
+) -> list[list[Hypothesis]]:
+    """The best path through the HLG of the folder `graph` (`steps.lang.graph`), one hypothesis an utterance.
+
+    `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` is of model and graph together, the latter `lm_scale`
+    times; an utterance that the graph has no path for is empty, its score -inf.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # k2 counts the versions of tensors, inference has none
+        return _ctc_hlg(log_probs.float().clone(), lens.clone(), graph, lm_scale, search_beam, output_beam, max_active)
+
+
+def _ctc_hlg(
+    log_probs: Tensor,
+    lens: Tensor,
+    graph: str,
+    lm_scale: float,
+    search_beam: float,
+    output_beam: float,
+    max_active: int,
+) -> list[list[Hypothesis]]:
+    hlg, words = _graph(graph, lm_scale, log_probs.device)
+    lattice = graph_lattice(hlg, log_probs, lens, search_beam, output_beam, (min(30, max_active), max_active))
+    best = load_k2().shortest_path(lattice, use_double_scores=True)
+    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
+    bounds = best.arcs.shape().remove_axis(1).row_splits(1).tolist()
+    tokens, written = best.tokens.cpu().numpy(), _words(best)
+    found = []
+    for row, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        emitted_at = np.flatnonzero(tokens[begin:end] > 0)
+        ids = tokens[begin:end][emitted_at]
+        at = torch.from_numpy(emitted_at).to(log_probs.device)
+        values = log_probs[row, at, torch.from_numpy(ids).long().to(log_probs.device)].tolist()
+        spoken = [words[word] for word in written[row]]
+        found.append([Hypothesis(ids.tolist(), emitted_at.tolist(), scores[row], values, spoken)])
+    return found
+
+
 def best_paths(lattice: k2.Fsa) -> tuple[list[list[int]], Tensor]:
     """The words of the best path of each lattice and its score `(batch,)`; no words and -inf where there is none."""
     best = load_k2().shortest_path(lattice, use_double_scores=True)
     scores = best.get_tot_scores(use_double_scores=True, log_semiring=False)
-    words = best.aux_labels
-    if isinstance(words, Tensor):
-        shape = best.arcs.shape().remove_axis(1)
-        words = load_k2().RaggedTensor(shape, words)
+    return _words(best), scores
+
+
+def _words(paths: k2.Fsa) -> list[list[int]]:
+    """What each path writes."""
+    shape, words = paths.arcs.shape().remove_axis(1), paths.aux_labels
+    if isinstance(words, Tensor):  # one a label; otherwise any number
+        rows = load_k2().RaggedTensor(shape, words)
     else:
-        words = best.arcs.shape().remove_axis(1).compose(words.shape).remove_axis(1), words.values
-        words = load_k2().RaggedTensor(*words)
-    return [[word for word in row if word > 0] for row in words.tolist()], scores
+        rows = load_k2().RaggedTensor(shape.compose(words.shape).remove_axis(1), words.values)
+    return [[word for word in row if word > 0] for row in rows.tolist()]

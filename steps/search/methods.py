@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.hypothesis import Hypothesis
+from steps.search.lattice import ctc_hlg
 from steps.search.transducer import modified_beam_search, transducer_greedy
 from utils.errors import UserError, nearest
 
@@ -41,6 +42,7 @@ class Method:
 
     search: Callable[..., list[list[Hypothesis]]]
     options: dict[str, Any]  # with their defaults
+    needs: str = ""  # the option that must be given
 
 
 def _with_log_probs(search: Callable) -> Callable:
@@ -88,6 +90,11 @@ METHODS: dict[str, dict[str, Method]] = {
     "attention": _AUTOREGRESSIVE,
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
+        "hlg": Method(
+            _with_log_probs(ctc_hlg),
+            {"graph": "", "lm_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000},
+            needs="graph",
+        ),
         "prefix_beam": Method(_with_log_probs(ctc_prefix_beam), {"beam": 4, "nbest": 1}),
     },
     "llm": _AUTOREGRESSIVE,
@@ -120,12 +127,17 @@ class Search:
 
 
 def plan_searches(names: Iterable[str], heads: dict[str, str], options: dict[str, Any], model: str) -> list[Search]:
-    """The searches called `<head>:<method>`; without names, every method of every head.
+    """The searches called `<head>:<method>`; without names, every method of every head that has all it needs.
 
     `heads` maps a model's heads to their types; `options` are those given by the user; `model` is named in errors.
     Errors: `UserError` for unknown heads and methods, and for options that none of the searches takes.
     """
-    names = list(dict.fromkeys(names)) or [f"{head}:{method}" for head in heads for method in METHODS[heads[head]]]
+    names = list(dict.fromkeys(names)) or [
+        f"{head}:{name}"
+        for head in heads
+        for name, method in METHODS[heads[head]].items()
+        if not method.needs or options.get(method.needs)
+    ]
     searches = []
     for name in names:
         head, _, method = name.partition(":")
@@ -134,6 +146,8 @@ def plan_searches(names: Iterable[str], heads: dict[str, str], options: dict[str
             wrong = f", not '{method}'{nearest(method, known)}" if method else ""
             choices = " or ".join(f"{head}:{choice}" for choice in known)
             raise UserError(f"--search {name}: give {choices}{wrong}.")
+        if (needed := known[method].needs) and not options.get(needed):
+            raise UserError(f"--search {name} wants --{needed}: give it, or another search.")
         defaults = known[method].options
         chosen = {**defaults, **{key: value for key, value in options.items() if key in defaults}}
         searches.append(Search(head, method, chosen, known[method].search))

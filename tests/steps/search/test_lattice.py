@@ -10,14 +10,23 @@ import pytest
 import torch
 
 from steps.lang.arcs import Arcs
+from steps.lang.graph import load_graph
+from steps.lang.graph import main as make_graph
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, disambiguated, lexicon_graph
-from steps.lang.tables import word_table
+from steps.lang.prepare import prepare
+from steps.lang.tables import read_table, word_table
+from steps.lang.tokenizer import Tokenizer
 from steps.lm.backoff import BOS, EOS
 from steps.lm.grammar import grammar
 from steps.lm.kneser_ney import estimate, vocabulary
+from steps.lm.ngram import main as ngram
 from steps.objectives.backend import load_k2
-from steps.search.lattice import best_paths, graph_lattice
+from steps.search.ctc import ctc_greedy
+from steps.search.lattice import best_paths, ctc_hlg, graph_lattice
+from steps.search.methods import plan_searches
+from tests.steps.lm.ngram_text import sentences
+from utils.errors import UserError
 
 pytestmark = pytest.mark.k2
 
@@ -116,3 +125,62 @@ def test_an_utterance_that_the_graph_has_no_path_for_is_empty():
         log_probs[:, frame, token] = 0.0
     found, scores = best_paths(graph_lattice(compose_hlg(lg, 3), log_probs, torch.tensor([3, 6]), 100.0, 100.0))
     assert found == [[], [word]] and scores.tolist() == [-np.inf, 0.0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What steps.lang.graph writes of a text in letters."""
+    folder = tmp_path_factory.mktemp("hlg")
+    texts = [" ".join(line) for line in sentences(60)]
+    about = {"targets": ["text"], "tags": False, "same_language": False}
+    prepare({"en": texts}, folder / "lang", "char", about, 0, "")
+    (folder / "text").write_text("\n".join(texts))
+    lm = ["--out", str(folder / "lm")]
+    assert ngram(["train", "--backend", "numpy", "--order", "2", "--text", str(folder / "text"), *lm]) == 0
+    lang = ["--lang", str(folder / "lang"), "--lm", str(folder / "lm")]
+    assert make_graph([*lang, "--out", str(folder / "graph")]) == 0
+    return folder
+
+
+def test_hypotheses_have_words_tokens_and_frames(folder):
+    """Noise around a sentence's letters: the graph finds it where the best labels do not."""
+    tokenizer, text = Tokenizer.load(folder / "lang"), "the cat sees"
+    ids = tokenizer.encode(text)
+    torch.manual_seed(1)
+    logits = 2.5 * torch.randn(2, 3 * len(ids), len(tokenizer.tokens))
+    for place, token in enumerate(ids):
+        logits[0, 3 * place, token] += 7.0
+        logits[0, 3 * place + 1 : 3 * place + 3, 0] += 9.0
+    log_probs, lens = logits.log_softmax(-1), torch.tensor([logits.shape[1], 4])
+    (plain,), _ = ctc_greedy(log_probs, lens)
+    assert tokenizer.decode(plain.tokens) != text
+    graph = str(folder / "graph")
+    with torch.inference_mode():  # as programs search
+        (first,), (second,) = ctc_hlg(log_probs * 1, lens * 1, graph)
+    assert first.words == text.split() and first.tokens == ids
+    assert first.frames == [3 * place for place in range(len(ids))]
+    assert first.token_scores == pytest.approx([float(log_probs[0, 3 * i, token]) for i, token in enumerate(ids)])
+    words, scores = best_paths(graph_lattice(load_graph(graph), log_probs, lens))
+    table = read_table(folder / "graph/words.txt")
+    assert [[table[word] for word in row] for row in words] == [first.words, second.words]
+    assert [first.score, second.score] == pytest.approx(scores.tolist(), abs=1e-3)
+    silent = ctc_hlg(log_probs, lens, graph, lm_scale=1e-6)[0][0]
+    assert silent.score > first.score
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "sentence"),
+    [
+        (["ctc:hlg"], {}, "--search ctc:hlg wants --graph: give it, or another search"),
+        (["ctc:greedy"], {"lm_scale": 2.0}, "--lm-scale does nothing for ctc:greedy: it is an option of ctc:hlg"),
+    ],
+)
+def test_a_search_without_its_graph(names, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_searches(names, {"ctc": "ctc"}, options, "exp/m")
+
+
+def test_all_methods_are_those_that_have_what_they_need():
+    every = [search.method for search in plan_searches([], {"ctc": "ctc"}, {"graph": "g"}, "exp/m")]
+    without = [search.method for search in plan_searches([], {"ctc": "ctc"}, {}, "exp/m")]
+    assert every == ["greedy", "hlg", "prefix_beam"] and without == ["greedy", "prefix_beam"]
