@@ -10,10 +10,13 @@ import torch
 from lhotse import CutSet
 
 from steps.decode import main
+from steps.lang.graph import main as make_graph
+from steps.lm.ngram import main as ngram
 from steps.model_folder import load_model
 from steps.scoring.hypotheses import decode_folders, read_decoded
 from steps.search.ctc import ctc_prefix_beam
 from steps.search.transducer import modified_beam_search
+from tests.steps.conftest import TEXTS
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, write_jsonl
 
@@ -184,13 +187,36 @@ def test_options_reach_the_search(world, decoded, tmp_path):
         assert len(starts) == 2 * len(set(starts)) > 0  # never a blank, so two tokens a frame
 
 
+@pytest.mark.k2
+def test_through_a_graph(world, tmp_path):
+    """Whatever the model hears, the words are the language model's; a graph of other tokens is refused."""
+    texts = [line for lines in TEXTS.values() for line in lines]
+    (tmp_path / "text").write_text("\n".join(texts))
+    lm, lang = str(tmp_path / "lm"), str(world.model / "lang" / "ctc")
+    assert ngram(["train", "--backend", "numpy", "--text", str(tmp_path / "text"), "--out", lm]) == 0
+    assert make_graph(["--lang", lang, "--lm", lm, "--out", str(tmp_path / "graph")]) == 0
+    search = ("--search", "ctc:hlg", "--graph", str(tmp_path / "graph"))
+    assert decode(world, tmp_path / "out", *search, "--lm-scale", "0.5") == 0
+    rows = list(read_jsonl(tmp_path / "out/test.ctc.hlg/hyp.jsonl"))
+    known = {word for line in texts for word in line.split()}
+    assert len(rows) == 9 and any(row["hyp"] for row in rows) and all(set(row["hyp"].split()) <= known for row in rows)
+    assert read_json(tmp_path / "out/test.ctc.hlg/decode.json")["options"]["lm_scale"] == 0.5
+    tokens = (tmp_path / "graph/tokens.txt").read_text().replace("g ", "q ")
+    (tmp_path / "graph/tokens.txt").write_text(tokens)
+    with pytest.raises(UserError, match=r"--graph .*graph has other tokens than ctc: make it of that lang folder"):
+        decode(world, tmp_path / "other", *search)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (["--search", "speach:greedy"], r"no head 'speach' \(did you mean 'speech'\?\); its heads: ctc, speech"),
-        (["--search", "ctc:gredy"], r"give ctc:greedy or ctc:prefix_beam, not 'gredy' \(did you mean 'greedy'\?\)"),
+        (
+            ["--search", "ctc:gredy"],
+            r"give ctc:greedy or ctc:hlg or ctc:prefix_beam, not 'gredy' \(did you mean 'greedy'\?\)",
+        ),
         (["--search", "speech:prefix_beam"], "give speech:greedy or speech:modified_beam, not 'prefix_beam'"),
-        (["--search", "ctc"], "--search ctc: give ctc:greedy or ctc:prefix_beam"),
+        (["--search", "ctc"], "--search ctc: give ctc:greedy or ctc:hlg or ctc:prefix_beam"),
         (["--search", "ctc:greedy", "--beam", "4"], "--beam does nothing for ctc:greedy"),
         (["--search", "ctc:prefix_beam", "--max-symbols", "2"], "--max-symbols does nothing for ctc:prefix_beam"),
         (["--nbest", "5"], "--nbest 5 is more than --beam 4"),
