@@ -134,7 +134,7 @@ if stage 7 "Combination" && chosen combination; then
   for split in $splits; do
     run "combine-$split" --in "$(printf '%s/hyp.jsonl ' $(outputs "$split"))" \
       --out "$exp/combination/decode/$split.mbr.bleu" -- \
-      python -m steps.combine --in $(outputs "$split") --out "$exp/combination/decode/$split.mbr.bleu"
+      python -m steps.combine --in $(outputs "$split") --scale 0.3 --out "$exp/combination/decode/$split.mbr.bleu"
   done
 fi
 
