@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
+TINY = 1e-12  # a context that holds all probability has nothing left over but rounding
 SPELLINGS = {"<UNK>": UNK, "<unk>": UNK, "<Unk>": UNK}  # tools differ
 
 
@@ -32,15 +33,12 @@ class Grams:
         return Grams(self.prefix[rows], self.word[rows], self.log_prob[rows], self.backoff[rows])
 
 
-def encode(
-    sentences: Iterable[Sequence[str]], ids: Mapping[str, int], unknown: str | None = UNK
-) -> tuple[np.ndarray, np.ndarray]:
+def encode(sentences: Iterable[Sequence[str]], ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Ids of `<s> words </s>` of all sentences in one array, and each token's place in its sentence.
 
-    A word that `ids` lacks is `unknown`, and -1 where they lack that too.
+    A word that `ids` lacks is `<unk>`, and -1 where they lack that too.
     """
-    spare = -1 if unknown is None else ids.get(unknown, -1)
-    begin, end = ids.get(BOS, -1), ids.get(EOS, -1)
+    begin, end, spare = (ids.get(symbol, -1) for symbol in (BOS, EOS, UNK))
     rows = [[begin, *(ids.get(word, spare) for word in sentence), end] for sentence in sentences]
     lens = np.array([len(row) for row in rows], dtype=np.int64)
     found = np.fromiter((i for row in rows for i in row), dtype=np.int64, count=int(lens.sum()))
@@ -163,6 +161,3 @@ class BackoffModel:
             weights = np.log(np.maximum(above, TINY)) - np.log(np.maximum(below, TINY))
             self.orders[order - 2].backoff = np.where(has, weights, 0.0)
         self.orders[-1].backoff = np.zeros(len(self.orders[-1]))
-
-
-TINY = 1e-12  # a context that holds all probability has nothing left over but rounding

@@ -88,9 +88,11 @@ def interpolate(models: Sequence[BackoffModel], weights: Sequence[float]) -> Bac
 def mixture_weights(log_probs: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
     """Weights of models `(models,)` that make a text most probable, by EM; `log_probs (models, tokens)` in nats.
 
-    Tokens that no model gives any probability do not count.
+    Tokens that no model gives any probability do not count. Errors: `UserError` where there are no others.
     """
     log_probs = log_probs[:, np.isfinite(log_probs).any(0)]
+    if not log_probs.size:
+        raise UserError("The models have none of the text's words: weights cannot be chosen on it.")
     probs = np.exp(log_probs - log_probs.max(0, keepdims=True))
     weights = np.full(len(probs), 1 / len(probs))
     while True:

@@ -74,7 +74,8 @@ class _States:
     def ends(self, order: int) -> tuple[np.ndarray, ...]:
         """Arcs of the n-grams of this order that end in `</s>`."""
         grams = self.model.orders[order - 1]
-        rows = np.flatnonzero((grams.word == self.model.ids[EOS]) & (self.source(order) >= 0))
+        ends = (grams.word == self.model.ids[EOS]) & np.isfinite(grams.log_prob)
+        rows = np.flatnonzero(ends & (self.source(order) >= 0))
         same = np.full(len(rows), FINAL)
         return self.source(order)[rows], np.full(len(rows), self.end), same, same, grams.log_prob[rows]
 

@@ -179,6 +179,8 @@ def test_weights_are_the_likelihoods_maximum():
     probs = np.exp(np.delete(log_probs, 1, axis=1))
     best = minimize_scalar(lambda w: -np.log(w * probs[0] + (1 - w) * probs[1]).sum(), bounds=(0, 1), method="bounded")
     assert weights == pytest.approx([best.x, 1 - best.x], abs=1e-4)
+    with pytest.raises(UserError, match="have none of the text's words: weights cannot be chosen on it"):
+        mixture_weights(log_probs[:, 1:2])
 
 
 @pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz"])
