@@ -20,6 +20,8 @@ from steps.search.hypothesis import Hypothesis
 if TYPE_CHECKING:
     import k2
 
+NO_PATH = -1e10  # JSON has no -inf
+
 
 def graph_lattice(
     graph: k2.Fsa,
@@ -61,8 +63,13 @@ def ctc_hlg(
     """The best path through the HLG of the folder `graph` (`steps.lang.graph`), one hypothesis an utterance.
 
     `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` is of model and graph together, the latter `lm_scale`
-    times; an utterance that the graph has no path for is empty, its score -inf.
+    times; an utterance that the graph has no path for is empty, its score `NO_PATH`.
     """
+    if len(some := torch.nonzero(lens > 0).flatten()) < len(lens):  # k2 takes no utterance without frames
+        found = iter(ctc_hlg(log_probs[some], lens[some], graph, lm_scale, search_beam, output_beam, max_active))
+        return [next(found) if length else [Hypothesis([], [], 0.0, [], [])] for length in lens.tolist()]
+    if not len(lens):
+        return []
     with torch.inference_mode(False), torch.no_grad():  # k2 counts the versions of tensors, inference has none
         return _ctc_hlg(log_probs.float().clone(), lens.clone(), graph, lm_scale, search_beam, output_beam, max_active)
 
@@ -79,7 +86,7 @@ def _ctc_hlg(
     hlg, words = _graph(graph, lm_scale, log_probs.device)
     lattice = graph_lattice(hlg, log_probs, lens, search_beam, output_beam, (min(30, max_active), max_active))
     best = load_k2().shortest_path(lattice, use_double_scores=True)
-    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
+    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).clamp(min=NO_PATH).tolist()
     bounds = best.arcs.shape().remove_axis(1).row_splits(1).tolist()
     tokens, written = best.tokens.cpu().numpy(), _words(best)
     found = []
