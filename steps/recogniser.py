@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steps.lang.tables import read_tokens
+from steps.lang.graph import load_graph
+from steps.lang.tables import read_table, read_tokens
 from steps.model_folder import load_model, load_model_config
 from steps.nets.pretrained_parts import parameter_counts
 from steps.nets.speech import Encoded
 from steps.prepare.config import FeatureConfig
 from steps.prepare.dataset import pad_prompts
 from steps.search.hypothesis import Hypothesis
+from steps.search.lattice import DecodingGraph
 from steps.search.methods import METHODS, Search, Spoken, plan_searches
 from steps.training.data import head_prompt
 from utils.devices import PRECISIONS, autocast, choose_device, inference_precision, is_out_of_memory
@@ -53,6 +55,11 @@ class Recogniser:
         self._check_finite()
         self.seconds_per_frame = self.features.frame_shift * self.model.encoder.subsampling_factor
         self._check_tokens()
+        folders = {graph for search in self.searches if (graph := search.options.get("graph"))}
+        self.graphs = {
+            folder: DecodingGraph(load_graph(folder, device=self.device), read_table(Path(folder) / "words.txt"))
+            for folder in folders
+        }
         if not self.model.encoder.bounds_text:
             for search in self.searches:
                 if "max_length_ratio" in search.options:
@@ -114,7 +121,7 @@ class Recogniser:
         self, search: Search, encoded: Encoded, prompts: Tensor | None = None
     ) -> tuple[list[list[Hypothesis]], float]:
         """The hypotheses of each utterance, and the seconds that it took; `prompts (N, P)` where the head has them."""
-        return self._timed(lambda: search(Spoken(self.model.heads, encoded, prompts)))
+        return self._timed(lambda: search(Spoken(self.model.heads, encoded, prompts, self.graphs)))
 
     def prompts(self, search: Search, languages: Sequence[str | None]) -> Tensor | None:
         """The prompts `(N, P)` of utterances in these languages, None where the head has none."""

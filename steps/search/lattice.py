@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from steps.lang.graph import load_graph
-from steps.lang.tables import read_table
 from steps.objectives.backend import load_k2
 from steps.objectives.ctc import dense_fsas
 from steps.search.hypothesis import Hypothesis
@@ -43,24 +40,30 @@ def graph_lattice(
     return k2.index_fsa(lattice, order.argsort().int().to(lattice.device))
 
 
-@lru_cache(maxsize=2)
-def _graph(folder: str, scale: float, device: torch.device) -> tuple[k2.Fsa, list[str]]:
-    """The HLG of a folder with scores multiplied by `scale`, and its words."""
-    graph = load_graph(folder, device=device)
-    graph.scores = graph.scores * scale
-    return graph, read_table(Path(folder) / "words.txt")
+class DecodingGraph:
+    """An HLG and its words by their ids."""
+
+    def __init__(self, hlg: k2.Fsa, words: Sequence[str]) -> None:
+        self.hlg, self.words = hlg, words
+        self._plain, self._scale = hlg.scores.clone(), 1.0
+
+    def scaled(self, scale: float) -> k2.Fsa:
+        """The HLG with its scores `scale` times."""
+        if scale != self._scale:
+            self.hlg.scores, self._scale = self._plain * scale, scale
+        return self.hlg
 
 
 def ctc_hlg(
     log_probs: Tensor,
     lens: Tensor,
-    graph: str,
+    graph: DecodingGraph,
     lm_scale: float = 1.0,
     search_beam: float = 20.0,
     output_beam: float = 8.0,
     max_active: int = 10000,
 ) -> list[list[Hypothesis]]:
-    """The best path through the HLG of the folder `graph` (`steps.lang.graph`), one hypothesis an utterance.
+    """The best path through the HLG, one hypothesis an utterance.
 
     `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` is of model and graph together, the latter `lm_scale`
     times; an utterance that the graph has no path for is empty, its score `NO_PATH`.
@@ -77,14 +80,15 @@ def ctc_hlg(
 def _ctc_hlg(
     log_probs: Tensor,
     lens: Tensor,
-    graph: str,
+    graph: DecodingGraph,
     lm_scale: float,
     search_beam: float,
     output_beam: float,
     max_active: int,
 ) -> list[list[Hypothesis]]:
-    hlg, words = _graph(graph, lm_scale, log_probs.device)
-    lattice = graph_lattice(hlg, log_probs, lens, search_beam, output_beam, (min(30, max_active), max_active))
+    lattice = graph_lattice(
+        graph.scaled(lm_scale), log_probs, lens, search_beam, output_beam, (min(30, max_active), max_active)
+    )
     best = load_k2().shortest_path(lattice, use_double_scores=True)
     scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).clamp(min=NO_PATH).tolist()
     bounds = best.arcs.shape().remove_axis(1).row_splits(1).tolist()
@@ -95,7 +99,7 @@ def _ctc_hlg(
         ids = tokens[begin:end][emitted_at]
         at = torch.from_numpy(emitted_at).to(log_probs.device)
         values = log_probs[row, at, torch.from_numpy(ids).long().to(log_probs.device)].tolist()
-        spoken = [words[word] for word in written[row]]
+        spoken = [graph.words[word] for word in written[row]]
         found.append([Hypothesis(ids.tolist(), emitted_at.tolist(), scores[row], values, spoken)])
     return found
 

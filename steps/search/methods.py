@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.hypothesis import Hypothesis
-from steps.search.lattice import ctc_hlg
+from steps.search.lattice import DecodingGraph, ctc_hlg
 from steps.search.transducer import modified_beam_search, transducer_greedy
 from utils.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What a search works on: the model's heads, the encoder's output (`steps.nets.speech.Encoded`) and, for decoders
-    that want one, the prompt of each utterance `(N, P)`."""
+    """What a search works on: the model's heads, the encoder's output (`steps.nets.speech.Encoded`), for decoders that
+    want one the prompt of each utterance `(N, P)`, and graphs by the names that searches have for them."""
 
     heads: Mapping[str, nn.Module]
     encoded: Any
     prompts: Tensor | None = None
+    graphs: Mapping[str, DecodingGraph] = field(default_factory=dict)
 
     def at(self, key: str) -> tuple[nn.Module, Tensor, Tensor]:
         """A head, what it reads `(N, T, D)`, and the lengths `(N,)`."""
@@ -48,6 +49,13 @@ class Method:
 def _with_log_probs(search: Callable) -> Callable:
     def call(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
         return search(spoken.log_probs(key), spoken.encoded.lens, **options)
+
+    return call
+
+
+def _with_graph(search: Callable) -> Callable:
+    def call(spoken: Spoken, key: str, graph: str, **options: Any) -> list[list[Hypothesis]]:
+        return search(spoken.log_probs(key), spoken.encoded.lens, spoken.graphs[graph], **options)
 
     return call
 
@@ -91,7 +99,7 @@ METHODS: dict[str, dict[str, Method]] = {
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
         "hlg": Method(
-            _with_log_probs(ctc_hlg),
+            _with_graph(ctc_hlg),
             {"graph": "", "lm_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000},
             needs="graph",
         ),

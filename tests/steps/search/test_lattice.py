@@ -15,7 +15,7 @@ from steps.lang.graph import main as make_graph
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, disambiguated, lexicon_graph
 from steps.lang.prepare import prepare
-from steps.lang.tables import read_table, word_table, write_table
+from steps.lang.tables import read_table, word_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.backoff import BOS, EOS
 from steps.lm.grammar import grammar
@@ -24,7 +24,7 @@ from steps.lm.ngram import main as ngram
 from steps.objectives.backend import load_k2
 from steps.search.ctc import ctc_greedy
 from steps.search.hypothesis import Hypothesis
-from steps.search.lattice import NO_PATH, best_paths, ctc_hlg, graph_lattice
+from steps.search.lattice import NO_PATH, DecodingGraph, best_paths, ctc_hlg, graph_lattice
 from steps.search.methods import plan_searches
 from tests.steps.lm.ngram_text import sentences
 from utils.errors import UserError
@@ -115,7 +115,7 @@ def test_the_topology_alone_gives_the_most_probable_labels():
         assert scores[row].item() == pytest.approx(float(best.sum()), abs=1e-4)
 
 
-def test_an_utterance_that_the_graph_has_no_path_for_is_empty(tmp_path):
+def test_an_utterance_that_the_graph_has_no_path_for_is_empty():
     """Three frames for a word of five tokens."""
     words, entries = word_table(["long"]), [("long", ("x", "y", "x", "y", "x"))]
     word = words.index("long")
@@ -126,10 +126,7 @@ def test_an_utterance_that_the_graph_has_no_path_for_is_empty(tmp_path):
         log_probs[:, frame, token] = 0.0
     found, scores = best_paths(graph_lattice(compose_hlg(lg, 3), log_probs, torch.tensor([3, 6]), 100.0, 100.0))
     assert found == [[], [word]] and scores.tolist() == [-np.inf, 0.0]
-    for name, value in (("words.txt", words), ("tokens.txt", TOKENS)):
-        write_table(tmp_path / name, value)
-    torch.save(compose_hlg(lg, 3).as_dict(), tmp_path / "HLG.pt")
-    (nothing,), (whole,) = ctc_hlg(log_probs, torch.tensor([3, 6]), str(tmp_path))
+    (nothing,), (whole,) = ctc_hlg(log_probs, torch.tensor([3, 6]), DecodingGraph(compose_hlg(lg, 3), words))
     assert (nothing.tokens, nothing.words, nothing.score) == ([], [], NO_PATH) and whole.words == ["long"]
 
 
@@ -160,14 +157,14 @@ def test_hypotheses_have_words_tokens_and_frames(folder):
     log_probs, lens = logits.log_softmax(-1), torch.tensor([logits.shape[1], 4])
     (plain,), _ = ctc_greedy(log_probs, lens)
     assert tokenizer.decode(plain.tokens) != text
-    graph = str(folder / "graph")
+    table = read_table(folder / "graph/words.txt")
+    graph = DecodingGraph(load_graph(folder / "graph"), table)
     with torch.inference_mode():  # as programs search
         (first,), (second,) = ctc_hlg(log_probs * 1, lens * 1, graph)
     assert first.words == text.split() and first.tokens == ids
     assert first.frames == [3 * place for place in range(len(ids))]
     assert first.token_scores == pytest.approx([float(log_probs[0, 3 * i, token]) for i, token in enumerate(ids)])
-    words, scores = best_paths(graph_lattice(load_graph(graph), log_probs, lens))
-    table = read_table(folder / "graph/words.txt")
+    words, scores = best_paths(graph_lattice(load_graph(folder / "graph"), log_probs, lens))
     assert [[table[word] for word in row] for row in words] == [first.words, second.words]
     assert [first.score, second.score] == pytest.approx(scores.tolist(), abs=1e-3)
     assert ctc_hlg(log_probs, torch.tensor([0, 4]), graph) == [[Hypothesis([], [], 0.0, [], [])], [second]]
