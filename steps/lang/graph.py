@@ -24,10 +24,10 @@ import torch
 
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, Entry, disambiguated, lexicon_graph, read_lexicon
-from steps.lang.tables import word_table, write_lexicon, write_table
+from steps.lang.tables import UNK, word_table, write_lexicon, write_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import read_arpa
-from steps.lm.backoff import BOS, EOS, UNK, BackoffModel
+from steps.lm.backoff import BOS, EOS, BackoffModel
 from steps.lm.grammar import grammar
 from steps.objectives.backend import load_k2
 from utils.errors import UserError, run
@@ -65,13 +65,13 @@ def build(
     told_apart, highest = disambiguated(entries)
     tokens = [*tokenizer.tokens, *(f"#{number}" for number in range(highest + 1))]
     silence = {"silence": args.silence, "silence_prob": args.silence_prob}
-    lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True)
-    g, _ = grammar(model, words)
+    lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True).to_k2()
+    g = grammar(model, words)[0].to_k2(acceptor=True)
     lg = compose_lg(lexicon, g, len(tokenizer.tokens), words.index(BACKOFF))
     graphs = {
         "L": lexicon_graph(entries, tokens, words, **silence).to_k2(),
-        "L_disambig": lexicon.to_k2(),
-        "G": g.to_k2(acceptor=True),
+        "L_disambig": lexicon,
+        "G": g,
         "LG": lg,
         "HLG": compose_hlg(lg, len(tokenizer.tokens), args.modified),
     }
@@ -95,13 +95,11 @@ def load_graph(folder: str | Path, name: str = "HLG", device: torch.device | str
     """A graph that `steps.lang.graph`, or icefall, wrote; `UserError` where there is none or it is another's."""
     file = require(Path(folder) / f"{name}.pt", "stage 4 (language models)")
     try:
-        graph = load_k2().Fsa.from_dict(
-            torch.load(file, map_location=device, weights_only=False)
-        )  # ragged labels are no tensors
+        saved = torch.load(file, map_location=device, weights_only=False)  # ragged labels are no tensors
+        return load_k2().Fsa.from_dict(saved)
     except (RuntimeError, LookupError, AttributeError, EOFError, ValueError, TypeError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{file} is no graph of k2 ({reason}): make it again (stage 4).") from None
-    return graph
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steps.lang.arcs import Arcs
 from steps.objectives.backend import load_k2
 
 if TYPE_CHECKING:
     import k2
 
 
-def compose_lg(lexicon: Arcs, grammar: Arcs, tokens: int, first_special: int) -> k2.Fsa:
+def compose_lg(lexicon: k2.Fsa, grammar: k2.Fsa, tokens: int, first_special: int) -> k2.Fsa:
     """LG, deterministic and without disambiguation symbols: reads tokens, writes words.
 
     `lexicon` has `#0` loops, `tokens` is how many tokens there are (higher labels are disambiguation symbols), and
     words from `first_special` on (`#0`, `<s>`, `</s>`) are no words.
     """
     k2 = load_k2()
-    lg = k2.compose(k2.arc_sort(lexicon.to_k2()), k2.arc_sort(grammar.to_k2(acceptor=True)))
+    lg = k2.compose(k2.arc_sort(lexicon), k2.arc_sort(grammar))
     lg = k2.connect(k2.determinize(k2.connect(lg)))
     lg.labels = torch.where(lg.labels >= tokens, 0, lg.labels)
     lg.aux_labels = _without_special(lg.aux_labels, first_special)

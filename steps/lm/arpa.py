@@ -15,22 +15,22 @@ from utils.files import atomic_path, open_text, read_lines
 
 LN10 = math.log(10)
 NEVER = -99.0  # SRILM's decimal logarithm of 0
-_SECTION = re.compile(r"\\(\d+)-grams:")
 _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
 
 
-class _Lines:
+class _Lines(Iterator[str]):
     """The lines of a file that are not empty, with the number of the last one."""
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.number = path, 0
         self._lines = read_lines(path, "make it again")
 
-    def __iter__(self) -> Iterator[str]:
+    def __next__(self) -> str:
         for line in self._lines:
             self.number += 1
             if line and not line.isspace():
-                yield line
+                return line
+        raise StopIteration
 
     def refuse(self, what: str) -> UserError:
         return UserError(f"{self.path}, line {self.number}: {what}: it is not in ARPA format, make it again.")
@@ -43,13 +43,12 @@ def read_arpa(path: str | Path) -> BackoffModel:
     says, an n-gram twice, or one whose first words are none, and for a model without `<s>` or `</s>`.
     """
     lines = _Lines(path)
-    rows = iter(lines)
-    promised = _head(lines, rows)
+    promised = _head(lines)
     words: dict[str, int] = {}
     orders: list[Grams] = []
     for order, count in enumerate(promised, 1):
-        orders.append(_section(lines, rows, order, count, words, orders))
-    if next(rows, None) != "\\end\\":
+        orders.append(_section(lines, order, count, words, orders))
+    if next(lines, None) != "\\end\\":
         raise lines.refuse(f"'\\end\\' is expected after {len(promised)} section(s)")
     for word in (BOS, EOS):
         if word not in words:
@@ -57,12 +56,12 @@ def read_arpa(path: str | Path) -> BackoffModel:
     return BackoffModel(list(words), orders)
 
 
-def _head(lines: _Lines, rows: Iterator[str]) -> list[int]:
-    """The counts of all orders; the rows are then at the first section's heading."""
-    if not any(line.strip() == "\\data\\" for line in rows):
+def _head(lines: _Lines) -> list[int]:
+    """The counts of all orders; the first section's heading is then read."""
+    if not any(line.strip() == "\\data\\" for line in lines):
         raise UserError(f"{lines.path} is empty or not in ARPA format ('\\data\\' is missing): make it again.")
     counts: list[int] = []
-    for line in rows:
+    for line in lines:
         if found := _COUNT.fullmatch(line.strip()):
             if int(found[1]) != len(counts) + 1:
                 raise lines.refuse(f"'{line.strip()}' where the count of {len(counts) + 1}-grams is expected")
@@ -74,16 +73,14 @@ def _head(lines: _Lines, rows: Iterator[str]) -> list[int]:
     raise lines.refuse("'ngram <order>=<count>' and then '\\1-grams:' are expected")
 
 
-def _section(
-    lines: _Lines, rows: Iterator[str], order: int, count: int, words: dict[str, int], orders: list[Grams]
-) -> Grams:
+def _section(lines: _Lines, order: int, count: int, words: dict[str, int], orders: list[Grams]) -> Grams:
     """The n-grams of one order, sorted; unigrams fill `words`."""
-    if order > 1 and (heading := next(rows, "the file's end").strip()) != f"\\{order}-grams:":
+    if order > 1 and (heading := next(lines, "the file's end").strip()) != f"\\{order}-grams:":
         raise lines.refuse(f"'\\{order}-grams:' is expected after {len(orders[-1])} n-grams, found '{heading[:60]}'")
     ids = np.zeros((count, order), dtype=np.int64)
     values = np.zeros((count, 2))
     for row in range(count):
-        fields = next(rows, "").split()
+        fields = next(lines, "").split()
         if not order + 1 <= len(fields) <= order + 2:
             raise lines.refuse(f"a probability, {order} word(s) and perhaps a back-off weight are expected")
         try:
@@ -130,8 +127,6 @@ def write_arpa(path: str | Path, model: BackoffModel) -> None:
             words = np.array(model.words, dtype=object)[grams.word]
             spelled = words if order == 1 else spelled[grams.prefix] + " " + words
             probs = np.where(np.isinf(grams.log_prob), NEVER, grams.log_prob / LN10)
-            ends = [f"\t{weight:.7g}" if weight else "" for weight in grams.backoff / LN10]
-            if order < model.order:
-                ends = [end or "\t0" for end in ends]
+            ends = [f"\t{weight:.7g}" if order < model.order else "" for weight in grams.backoff / LN10 + 0.0]
             out.writelines(f"{p:.7g}\t{gram}{end}\n" for p, gram, end in zip(probs, spelled, ends, strict=True))
         out.write("\n\\end\\\n")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BOS, EOS, UNK = "<s>", "</s>", "<unk>"
+from steps.lang.tables import UNK
+
+BOS, EOS = "<s>", "</s>"
 TINY = 1e-12  # a context that holds all probability has nothing left over but rounding
 SPELLINGS = {"<UNK>": UNK, "<unk>": UNK, "<Unk>": UNK}  # tools differ
 

@@ -65,19 +65,18 @@ class _States:
 
     def words(self, order: int, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         """Arcs of the n-grams of this order that end in a word with a label."""
-        grams = self.model.orders[order - 1]
-        rows = np.flatnonzero((labels[grams.word] >= 0) & np.isfinite(grams.log_prob) & (self.source(order) >= 0))
+        grams, source = self.model.orders[order - 1], self.source(order)
+        rows = np.flatnonzero((labels[grams.word] >= 0) & np.isfinite(grams.log_prob) & (source >= 0))
         target, weight = self._target(self.model.grams(order)[rows])
         label = labels[grams.word[rows]]
-        return self.source(order)[rows], target, label, label, grams.log_prob[rows] + weight
+        return source[rows], target, label, label, grams.log_prob[rows] + weight
 
     def ends(self, order: int) -> tuple[np.ndarray, ...]:
         """Arcs of the n-grams of this order that end in `</s>`."""
-        grams = self.model.orders[order - 1]
-        ends = (grams.word == self.model.ids[EOS]) & np.isfinite(grams.log_prob)
-        rows = np.flatnonzero(ends & (self.source(order) >= 0))
+        grams, source = self.model.orders[order - 1], self.source(order)
+        rows = np.flatnonzero((grams.word == self.model.ids[EOS]) & np.isfinite(grams.log_prob) & (source >= 0))
         same = np.full(len(rows), FINAL)
-        return self.source(order)[rows], np.full(len(rows), self.end), same, same, grams.log_prob[rows]
+        return source[rows], np.full(len(rows), self.end), same, same, grams.log_prob[rows]
 
     def source(self, order: int) -> np.ndarray:
         """The state that each n-gram of this order leaves."""

@@ -7,13 +7,13 @@ adjusted count that is not the plain one: it takes the plain one for the counts 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from steps.lm.backoff import BOS, EOS, SPELLINGS, UNK, BackoffModel, Grams, encode
+from steps.lang.tables import UNK
+from steps.lm.backoff import BOS, EOS, SPELLINGS, BackoffModel, Grams, encode
 from utils.errors import UserError
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz's, for orders whose counts of counts give no discounts
@@ -41,8 +41,8 @@ class Estimate:
 
 def vocabulary(sentences: Iterable[Sequence[str]], words: Iterable[str] | None = None) -> list[str]:
     """`<unk>`, `<s>`, `</s>` and the words of the text, or those given, in code point order."""
-    seen = Counter(word for sentence in sentences for word in sentence) if words is None else set(words)
-    return [UNK, BOS, EOS, *sorted(set(seen) - {BOS, EOS, *SPELLINGS})]
+    seen = {word for sentence in sentences for word in sentence} if words is None else set(words)
+    return [UNK, BOS, EOS, *sorted(seen - {BOS, EOS, *SPELLINGS})]
 
 
 def estimate(

@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from steps.lang.corpus import language_of, supervisions
+from steps.lang.tables import UNK
 from steps.lang.targets import parse_target, target_language, target_text
 from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import read_arpa, write_arpa
-from steps.lm.backoff import UNK, BackoffModel, encode
+from steps.lm.backoff import BackoffModel, encode
 from steps.lm.combination import interpolate, mixture_weights, prune
 from steps.lm.kneser_ney import FALLBACK, estimate, vocabulary
 from utils.errors import UserError, run

@@ -70,16 +70,16 @@ def _torch_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: T
     return _TorchLoss.apply(columns, lens, renamed, target_lens)
 
 
-def dense_fsas(log_probs: Tensor, lens: Tensor) -> tuple[Any, Tensor]:
-    """`log_probs (batch, frames, tokens)` as a `k2.DenseFsaVec`, and the utterances' order in it: longest first."""
-    lens, order = lens.cpu().sort(descending=True)
-    segments = torch.stack((order, torch.zeros_like(order), lens), 1).int()
-    return load_k2().DenseFsaVec(log_probs, segments), order
+def dense_fsas(log_probs: Tensor, lens: Tensor, order: Tensor) -> Any:
+    """`log_probs (batch, frames, tokens)` as a `k2.DenseFsaVec` of the utterances in `order`; all but it on the CPU."""
+    segments = torch.stack((order, torch.zeros_like(order), lens.cpu()[order]), 1).int()
+    return load_k2().DenseFsaVec(log_probs, segments)
 
 
 def _k2_loss(log_probs: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
     k2 = load_k2()
-    fsas, order = dense_fsas(log_probs, lens)
+    order = lens.cpu().argsort(descending=True)  # k2's exact intersection wants the longest first
+    fsas = dense_fsas(log_probs, lens, order)
     tokens, sizes = targets.cpu()[order].tolist(), target_lens.cpu()[order].tolist()
     graphs = k2.ctc_graph([row[:size] for row, size in zip(tokens, sizes, strict=True)], device=log_probs.device)
     loss = k2.ctc_loss(graphs, fsas, output_beam=NO_PRUNING, reduction="none")

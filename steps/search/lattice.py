@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,18 +25,16 @@ def graph_lattice(
     lens: Tensor,
     search_beam: float = 20.0,
     output_beam: float = 8.0,
-    active: tuple[int, int] = (30, 10000),
+    max_active: int = 10000,
 ) -> k2.Fsa:
     """What `graph` (H, HL or HLG, on the same device) allows of `log_probs (batch, frames, tokens)`.
 
     Of each utterance `lens (batch,)` frames count, one at least. Beams are in nats below the best path, during the
-    search and in the lattice; `active`: the fewest and most states a frame. Scores are of the model and the graph
-    together; `aux_labels` are words.
+    search and in the lattice; `max_active`: states kept a frame. Scores are of the model and the graph together;
+    `aux_labels` are words.
     """
-    k2 = load_k2()
-    fsas, order = dense_fsas(log_probs, lens)
-    lattice = k2.intersect_dense_pruned(graph, fsas, search_beam, output_beam, *active)
-    return k2.index_fsa(lattice, order.argsort().int().to(lattice.device))
+    fsas, active = dense_fsas(log_probs, lens, torch.arange(len(lens))), (min(30, max_active), max_active)
+    return load_k2().intersect_dense_pruned(graph, fsas, search_beam, output_beam, *active)
 
 
 class DecodingGraph:
@@ -55,60 +52,40 @@ class DecodingGraph:
 
 
 def ctc_hlg(
-    log_probs: Tensor,
-    lens: Tensor,
-    graph: DecodingGraph,
-    lm_scale: float = 1.0,
-    search_beam: float = 20.0,
-    output_beam: float = 8.0,
-    max_active: int = 10000,
+    log_probs: Tensor, lens: Tensor, graph: DecodingGraph, lm_scale: float = 1.0, **beams: float
 ) -> list[list[Hypothesis]]:
-    """The best path through the HLG, one hypothesis an utterance.
+    """The best path through the HLG, one hypothesis an utterance; `beams` are those of `graph_lattice`.
 
     `log_probs (N, T, V)` in nats, `lens (N,)` frames. `score` is of model and graph together, the latter `lm_scale`
     times; an utterance that the graph has no path for is empty, its score `NO_PATH`.
     """
     if len(some := torch.nonzero(lens > 0).flatten()) < len(lens):  # k2 takes no utterance without frames
-        found = iter(ctc_hlg(log_probs[some], lens[some], graph, lm_scale, search_beam, output_beam, max_active))
+        found = iter(ctc_hlg(log_probs[some], lens[some], graph, lm_scale, **beams))
         return [next(found) if length else [Hypothesis([], [], 0.0, [], [])] for length in lens.tolist()]
     if not len(lens):
         return []
     with torch.inference_mode(False), torch.no_grad():  # k2 counts the versions of tensors, inference has none
-        return _ctc_hlg(log_probs.float().clone(), lens.clone(), graph, lm_scale, search_beam, output_beam, max_active)
-
-
-def _ctc_hlg(
-    log_probs: Tensor,
-    lens: Tensor,
-    graph: DecodingGraph,
-    lm_scale: float,
-    search_beam: float,
-    output_beam: float,
-    max_active: int,
-) -> list[list[Hypothesis]]:
-    lattice = graph_lattice(
-        graph.scaled(lm_scale), log_probs, lens, search_beam, output_beam, (min(30, max_active), max_active)
-    )
-    best = load_k2().shortest_path(lattice, use_double_scores=True)
-    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).clamp(min=NO_PATH).tolist()
+        log_probs = log_probs.float().clone()
+        lattice = graph_lattice(graph.scaled(lm_scale), log_probs, lens.clone(), **beams)
+        best, words, scores = best_paths(lattice)
     bounds = best.arcs.shape().remove_axis(1).row_splits(1).tolist()
-    tokens, written = best.tokens.cpu().numpy(), _words(best)
-    found = []
-    for row, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        emitted_at = np.flatnonzero(tokens[begin:end] > 0)
-        ids = tokens[begin:end][emitted_at]
-        at = torch.from_numpy(emitted_at).to(log_probs.device)
-        values = log_probs[row, at, torch.from_numpy(ids).long().to(log_probs.device)].tolist()
-        spoken = [graph.words[word] for word in written[row]]
-        found.append([Hypothesis(ids.tolist(), emitted_at.tolist(), scores[row], values, spoken)])
-    return found
+    tokens = best.tokens.cpu().numpy()
+    arcs = np.flatnonzero(tokens > 0)
+    rows = np.searchsorted(bounds, arcs, side="right") - 1
+    frames, ids = arcs - np.take(bounds, rows), tokens[arcs].astype(np.int64)
+    places = (torch.from_numpy(where).to(log_probs.device) for where in (rows, frames, ids))
+    values = log_probs[tuple(places)].cpu().numpy()
+    hypotheses = []
+    for row, (written, score) in enumerate(zip(words, scores.clamp(min=NO_PATH).tolist(), strict=True)):
+        own = [column[rows == row].tolist() for column in (ids, frames, values)]
+        hypotheses.append([Hypothesis(own[0], own[1], score, own[2], [graph.words[word] for word in written])])
+    return hypotheses
 
 
-def best_paths(lattice: k2.Fsa) -> tuple[list[list[int]], Tensor]:
-    """The words of the best path of each lattice and its score `(batch,)`; no words and -inf where there is none."""
+def best_paths(lattice: k2.Fsa) -> tuple[k2.Fsa, list[list[int]], Tensor]:
+    """The best path of each lattice, its words, and its score `(batch,)`; no words and -inf where there is none."""
     best = load_k2().shortest_path(lattice, use_double_scores=True)
-    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False)
-    return _words(best), scores
+    return best, _words(best), best.get_tot_scores(use_double_scores=True, log_semiring=False)
 
 
 def _words(paths: k2.Fsa) -> list[list[int]]:

@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from steps.lang.prepare import main as prepare_lang
+from steps.lang.tables import UNK
 from steps.lm.arpa import LN10, read_arpa, write_arpa
-from steps.lm.backoff import BOS, EOS, UNK, BackoffModel, encode
+from steps.lm.backoff import BOS, EOS, BackoffModel, encode
 from steps.lm.combination import interpolate, mixture_weights, prune
 from steps.lm.kneser_ney import estimate, vocabulary
 from steps.lm.ngram import main, perplexity

@@ -43,7 +43,12 @@ def graphs(order: int):
     spelled, highest = disambiguated(ENTRIES)
     table = [*TOKENS, *(f"#{i}" for i in range(highest + 1))]
     g, _ = grammar(model, words)
-    lg = compose_lg(lexicon_graph(spelled, table, words, loops=True), g, len(TOKENS), words.index(BACKOFF))
+    lg = compose_lg(
+        lexicon_graph(spelled, table, words, loops=True).to_k2(),
+        g.to_k2(acceptor=True),
+        len(TOKENS),
+        words.index(BACKOFF),
+    )
     return lg, g, words
 
 
@@ -80,7 +85,7 @@ def test_the_best_path_is_the_best_of_all(order, seed):
     log_probs = (2 * torch.randn(3, 5, 3)).log_softmax(-1)
     lg, g, words = graphs(order)
     hlg = compose_hlg(lg, len(TOKENS))
-    found, scores = best_paths(graph_lattice(hlg, log_probs, lens, 100.0, 100.0))
+    _, found, scores = best_paths(graph_lattice(hlg, log_probs, lens, 100.0, 100.0))
     spelled = {words.index(word): tuple(TOKENS.index(t) for t in tokens) for word, tokens in ENTRIES}
     language = sentence_scores(g, words, 5)
     for row, length in enumerate(lens.tolist()):
@@ -108,7 +113,7 @@ def test_nothing_that_is_no_word_is_written():
 
 def test_the_topology_alone_gives_the_most_probable_labels():
     log_probs, lens = (2 * torch.randn(4, 9, 5)).log_softmax(-1), torch.tensor([3, 9, 1, 7])
-    found, scores = best_paths(graph_lattice(load_k2().ctc_topo(4), log_probs, lens, 100.0, 100.0))
+    _, found, scores = best_paths(graph_lattice(load_k2().ctc_topo(4), log_probs, lens, 100.0, 100.0))
     for row, length in enumerate(lens.tolist()):
         best, labels = log_probs[row, :length].max(-1)
         assert found[row] == [token for token, _ in itertools.groupby(labels.tolist()) if token]
@@ -120,11 +125,16 @@ def test_an_utterance_that_the_graph_has_no_path_for_is_empty():
     words, entries = word_table(["long"]), [("long", ("x", "y", "x", "y", "x"))]
     word = words.index("long")
     g = Arcs.of_rows([(0, 1, word, word, 0.0), (1, 2, -1, -1, 0.0)])
-    lg = compose_lg(lexicon_graph(entries, [*TOKENS, BACKOFF], words, loops=True), g, 3, words.index(BACKOFF))
+    lg = compose_lg(
+        lexicon_graph(entries, [*TOKENS, BACKOFF], words, loops=True).to_k2(),
+        g.to_k2(acceptor=True),
+        3,
+        words.index(BACKOFF),
+    )
     log_probs = torch.full((2, 6, 3), -5.0)
     for frame, token in enumerate([1, 2, 1, 2, 1, 0]):
         log_probs[:, frame, token] = 0.0
-    found, scores = best_paths(graph_lattice(compose_hlg(lg, 3), log_probs, torch.tensor([3, 6]), 100.0, 100.0))
+    _, found, scores = best_paths(graph_lattice(compose_hlg(lg, 3), log_probs, torch.tensor([3, 6]), 100.0, 100.0))
     assert found == [[], [word]] and scores.tolist() == [-np.inf, 0.0]
     (nothing,), (whole,) = ctc_hlg(log_probs, torch.tensor([3, 6]), DecodingGraph(compose_hlg(lg, 3), words))
     assert (nothing.tokens, nothing.words, nothing.score) == ([], [], NO_PATH) and whole.words == ["long"]
@@ -164,7 +174,7 @@ def test_hypotheses_have_words_tokens_and_frames(folder):
     assert first.words == text.split() and first.tokens == ids
     assert first.frames == [3 * place for place in range(len(ids))]
     assert first.token_scores == pytest.approx([float(log_probs[0, 3 * i, token]) for i, token in enumerate(ids)])
-    words, scores = best_paths(graph_lattice(load_graph(folder / "graph"), log_probs, lens))
+    _, words, scores = best_paths(graph_lattice(load_graph(folder / "graph"), log_probs, lens))
     assert [[table[word] for word in row] for row in words] == [first.words, second.words]
     assert [first.score, second.score] == pytest.approx(scores.tolist(), abs=1e-3)
     assert ctc_hlg(log_probs, torch.tensor([0, 4]), graph) == [[Hypothesis([], [], 0.0, [], [])], [second]]
