@@ -21,14 +21,16 @@ from tqdm import tqdm
 from steps.lang.targets import parse_target, target_text
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import DataConfig, make_loader
-from steps.recogniser import Recogniser, add_arguments, count, natural, search_options
+from steps.recogniser import Recogniser
 from steps.search.hypothesis import Hypothesis
-from steps.search.methods import Search
+from steps.search.plan import Search
+from steps.search.spoken import Spoken
+from steps.search_options import add_arguments, search_options, wanted_searches
 from utils.devices import peak_memory_mb
 from utils.errors import UserError, run
 from utils.files import read_json, write_json, write_jsonl
 from utils.hardware import provenance
-from utils.options import Parser
+from utils.options import Parser, natural
 
 
 @dataclass
@@ -58,15 +60,13 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--cuts", nargs="+", required=True, help="data/<split>/cuts.jsonl.gz")
     parser.add_argument("--out", required=True, help="folder that gets <split>.<head>.<method>/")
-    parser.add_argument("--nbest", type=count, default=1, help="also write that many hypotheses of beam searches")
     parser.add_argument("--workers", type=natural, default=0, help="processes that read features; 0: this one")
     args = parser.parse_args(argv)
-    options = search_options(args)
-    if args.nbest == 1:
-        options.pop("nbest")
     splits = split_names(args.cuts)
     tables = {split: Cuts.load(path) for split, path in splits.items()}
-    recogniser = Recogniser(args.model, args.search, options, args.checkpoint, args.device, args.precision)
+    recogniser = Recogniser(
+        args.model, wanted_searches(args), search_options(args), args.checkpoint, args.device, args.precision
+    )
     for cuts in tables.values():
         check_features(cuts, recogniser)
     data = DataConfig(max_duration=args.max_duration, workers=args.workers, spec_augment=None)
@@ -127,13 +127,15 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
         for batch, indices in zip(loader, loader.plan.batches(0), strict=True):
             places = [keep[index] for index in indices]
             encoded, seconds = recogniser.encode(batch.features, batch.feature_lens)
+            spoken: dict[tuple[int, ...], Spoken] = {}  # searches of the same utterances share what they compute
             for output in outputs:
                 rows = [row for row, place in enumerate(places) if output.wants(supervisions[place])]
                 if not rows:
                     continue
-                languages = [supervisions[places[row]].language for row in rows]
-                prompts = recogniser.prompts(output.search, languages)
-                found, search_seconds = recogniser.search(output.search, encoded.select(rows), prompts)
+                if tuple(rows) not in spoken:
+                    languages = [supervisions[places[row]].language for row in rows]
+                    spoken[tuple(rows)] = recogniser.spoken(encoded.select(rows), languages)
+                found, search_seconds = recogniser.search(output.search, spoken[tuple(rows)])
                 output.search_seconds += search_seconds
                 audio = float(batch.durations[rows].sum())
                 output.audio_seconds += audio
@@ -199,7 +201,7 @@ def told(supervision: SupervisionSegment, target: str) -> dict:
 
 def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None:
     """Write the folder of one search on one split; `decode.json` last, so that it vouches for the rest."""
-    folder = out / f"{split}.{output.search.head}.{output.search.method}"
+    folder = out / f"{split}.{output.search.head}.{output.search.label}"
     for stale in ("decode.json", "nbest.jsonl"):
         (folder / stale).unlink(missing_ok=True)
     write_jsonl(folder / "hyp.jsonl", (row for _, row in sorted(output.rows.items())))
@@ -220,7 +222,7 @@ def about(split: str, output: Output, recogniser: Recogniser) -> dict:
         "checkpoint_digest": recogniser.digest,
         "split": split,
         "head": output.search.head,
-        "method": output.search.method,
+        "method": output.search.label,
         "options": output.search.options,
         "target": output.target,
         "utterances": len(output.rows),

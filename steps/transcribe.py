@@ -23,9 +23,10 @@ from steps.model_folder import load_model_config
 from steps.prepare.audio import compute_features, load_audio
 from steps.prepare.dataset import pad_features
 from steps.prepare.sampler import BatchPlan
-from steps.recogniser import Recogniser, add_arguments, search_options
+from steps.recogniser import Recogniser
 from steps.search.hypothesis import Hypothesis
-from steps.search.methods import METHODS, Search
+from steps.search.plan import Search
+from steps.search_options import add_arguments, search_options, wanted_searches
 from steps.subtitles import subtitles
 from utils.errors import UserError, run
 from utils.files import write_text
@@ -33,6 +34,7 @@ from utils.options import Parser, positive
 
 SUBTITLES = ("srt", "vtt")
 SHORTEST = 0.1  # seconds; nothing is said in less
+BEST = {"attention": "beam", "ctc": "prefix_beam", "llm": "beam", "transducer": "modified_beam"}  # by type of head
 LEAST_PIECE = 1.0  # seconds; shorter pieces would cut most words
 
 
@@ -48,7 +50,7 @@ class Piece:
 def main(argv: list[str] | None = None) -> int:
     """The command line; status 1 when a file could not be transcribed (the others are)."""
     parser = Parser(prog="steps.transcribe", description=__doc__.splitlines()[0])
-    add_arguments(parser, files_follow=True)
+    add_arguments(parser, files_follow=True, leave_out=("nbest",))
     parser.add_argument("audio", nargs="+", help="files of any format that libsndfile or FFmpeg reads")
     parser.add_argument("--language", help="that is spoken, for models whose prompt wants it: en, fr ...")
     parser.add_argument("--format", default="txt", choices=("txt", "json", *SUBTITLES))
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     check_names(args.audio, args.format, args.out)
-    names = args.search or best_searches(args.model)
+    names = wanted_searches(args) or best_searches(args.model)
     recogniser = Recogniser(args.model, names, search_options(args), args.checkpoint, args.device, args.precision)
     labels = label_searches(recogniser)
     failed = 0
@@ -102,11 +104,11 @@ def check_names(paths: list[str], form: str, out: str | None) -> None:
 
 
 def best_searches(folder: str) -> list[str]:
-    """One search per target: of a transducer head where there is one, with the last (best) of its type's methods."""
+    """One search per target: of a transducer head where there is one, with the best method that needs no files."""
     chosen: dict[str, str] = {}
     heads = load_model_config(folder).heads
     for key, head in sorted(heads.items(), key=lambda item: item[1].name != "transducer"):
-        chosen.setdefault(head.target, f"{key}:{list(METHODS[head.name])[-1]}")
+        chosen.setdefault(head.target, f"{key}:{BEST[head.name]}")
     return [chosen[target] for target in sorted(chosen, key=lambda target: target != "text")]
 
 
@@ -114,7 +116,7 @@ def label_searches(recogniser: Recogniser) -> dict[str, Search]:
     """The searches by their target; with the search's name where several share it."""
     targets = [recogniser.target(search) for search in recogniser.searches]
     return {
-        target if targets.count(target) == 1 else f"{target}.{search.head}.{search.method}": search
+        target if targets.count(target) == 1 else f"{target}.{search.head}.{search.label}": search
         for target, search in zip(targets, recogniser.searches, strict=True)
     }
 
@@ -145,9 +147,9 @@ def transcribe(
         for batch in BatchPlan(durations, max_duration, shuffle=False).batches(0):
             matrices = [compute_features(samples[slice(*spans[i])], features) for i in batch]
             encoded, _ = recogniser.encode(*pad_features(matrices))
+            spoken = recogniser.spoken(encoded, [language] * len(batch))
             for label, search in labels.items():
-                prompts = recogniser.prompts(search, [language] * len(batch))
-                for i, hypotheses in zip(batch, recogniser.search(search, encoded, prompts)[0], strict=True):
+                for i, hypotheses in zip(batch, recogniser.search(search, spoken)[0], strict=True):
                     pieces[i].best[label] = hypotheses[0]
             progress.update(round(sum(durations[i] for i in batch)))
     return pieces

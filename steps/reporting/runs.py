@@ -55,9 +55,11 @@ def measures_of(run: Run) -> list[str]:
 
 def method_names(name, about: dict) -> list[str]:
     """Head and method (with its beam) of a record like `decode.json`; `name(part)` finds what it lacks."""
-    method, options = name("method").replace("_", " "), about.get("options")
+    method, *added = name("method").replace("_", " ").split("+")
+    options = about.get("options")
     beam = options.get("beam") if isinstance(options, dict) else None
-    return [name("head"), f"{method} ({beam})" if beam is not None and "greedy" not in method else method]
+    method = f"{method} ({beam})" if beam is not None and "greedy" not in method else method
+    return [name("head"), " + ".join([method, *added])]
 
 
 def best(runs: Iterable[Run], measure: str) -> Run | None:

@@ -203,7 +203,7 @@ def test_through_a_graph(world, tmp_path):
     assert read_json(tmp_path / "out/test.ctc.hlg/decode.json")["options"]["lm_scale"] == 0.5
     tokens = (tmp_path / "graph/tokens.txt").read_text().replace("g ", "q ")
     (tmp_path / "graph/tokens.txt").write_text(tokens)
-    with pytest.raises(UserError, match=r"--graph .*graph has other tokens than ctc: make it of that lang folder"):
+    with pytest.raises(UserError, match=r"--graph .*graph has other tokens than the head: make it of that lang folder"):
         decode(world, tmp_path / "other", *search)
 
 
@@ -316,3 +316,30 @@ def test_what_scoring_uses_goes_along(world, tmp_path):
             assert row["subsets"] == expected[row["id"]]
             assert row.get("source") == (spoken[row["id"]] if has_source else None)
     assert read_decoded(tmp_path / "test.speech.greedy").subsets["reference_in_train"].sum() in range(1, 5)
+
+
+def test_searches_of_a_file_have_options_of_their_own(world, tmp_path):
+    file = tmp_path / "searches.yaml"
+    file.write_text("ctc:prefix_beam: {beam: 2, nbest: 2}\nctc:prefix_beam+wide: {beam: 9}\nctc:greedy:\n")
+    assert decode(world, tmp_path, "--searches", str(file)) == 0
+    found = {p.name: read_json(p / "decode.json")["options"].get("beam") for p in tmp_path.iterdir() if p.is_dir()}
+    assert found == {"test.ctc.greedy": None, "test.ctc.prefix_beam": 2, "test.ctc.prefix_beam+wide": 9}
+    assert [p.parent.name for p in tmp_path.glob("*/nbest.jsonl")] == ["test.ctc.prefix_beam"]
+    assert read_decoded(tmp_path / "test.ctc.prefix_beam+wide").name("method") == "prefix_beam+wide"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ctc:greedy: {beam: 4}", r"--beam does nothing for ctc:greedy"),
+        ("ctc:prefix_beam: {bean: 4}", r"ctc:prefix_beam: no search has an option 'bean' .did you mean 'beam'"),
+        ("ctc:prefix_beam: {beam: [4, 8]}", r"ctc:prefix_beam: beam is a list: choose from it with steps.tune"),
+        ("ctc:prefix_beam: {beam: 0}", r"ctc:prefix_beam: beam is 0"),
+        ("ctc:prefix_beam: 4", r"ctc:prefix_beam must hold its options"),
+        ("speech:modified_beam: {length_norm: 3}", r"length_norm is 3: give true or false"),
+    ],
+)
+def test_mistakes_in_a_file_of_searches(world, tmp_path, text, complaint):
+    (tmp_path / "searches.yaml").write_text(text)
+    with pytest.raises(UserError, match=complaint):
+        decode(world, tmp_path, "--searches", str(tmp_path / "searches.yaml"))

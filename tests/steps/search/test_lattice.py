@@ -25,7 +25,7 @@ from steps.objectives.backend import load_k2
 from steps.search.ctc import ctc_greedy
 from steps.search.hypothesis import Hypothesis
 from steps.search.lattice import NO_PATH, DecodingGraph, best_paths, ctc_hlg, graph_lattice
-from steps.search.methods import plan_searches
+from steps.search.plan import plan_searches
 from tests.steps.lm.ngram_text import sentences
 from utils.errors import UserError
 
@@ -196,6 +196,6 @@ def test_a_search_without_its_graph(names, options, sentence):
 
 
 def test_all_methods_are_those_that_have_what_they_need():
-    every = [search.method for search in plan_searches([], {"ctc": "ctc"}, {"graph": "g"}, "exp/m")]
-    without = [search.method for search in plan_searches([], {"ctc": "ctc"}, {}, "exp/m")]
+    every = [search.label for search in plan_searches([], {"ctc": "ctc"}, {"graph": "g"}, "exp/m")]
+    without = [search.label for search in plan_searches([], {"ctc": "ctc"}, {}, "exp/m")]
     assert every == ["greedy", "hlg", "prefix_beam"] and without == ["greedy", "prefix_beam"]

@@ -1,0 +1,101 @@
+"""Searches as the user asks for them: a method of a head, its options, and the name of what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from steps.search.hypothesis import Hypothesis
+from steps.search.methods import METHODS, Method
+from steps.search.spoken import Spoken
+from utils.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Search:
+    """One method on one head of a model, with the options it runs with; `label` is the method with what the user
+    calls this use of it, such as `modified_beam+lm`."""
+
+    head: str
+    label: str
+    options: dict[str, Any]
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """`<head>:<label>`, as on the command line."""
+        return f"{self.head}:{self.label}"
+
+    def __call__(self, spoken: Spoken) -> list[list[Hypothesis]]:
+        """Hypotheses of each utterance, best first; options that name files are replaced by what these hold."""
+        options = {key: spoken.loaded.get((self.head, key, value), value) for key, value in self.options.items()}
+        return self.method.search(spoken, self.head, **options)
+
+
+def plan_searches(
+    names: Iterable[str] | Mapping[str, Mapping[str, Any]], heads: dict[str, str], options: dict[str, Any], model: str
+) -> list[Search]:
+    """The searches called `<head>:<method>` or `<head>:<method>+<any word>`, which may have options of their own;
+    without names, every method of every head that has all it needs.
+
+    `heads` maps a model's heads to their types; `options` are those given by the user for all; `model` is named in
+    errors. Errors: `UserError` for unknown heads and methods, and for options that none of the searches takes.
+    """
+    own = dict(names) if isinstance(names, Mapping) else {name: {} for name in names}
+    own = own or {
+        f"{head}:{name}": {}
+        for head in heads
+        for name, method in METHODS[heads[head]].items()
+        if all(options.get(needed) for needed in method.needs)
+    }
+    searches = []
+    for name, extra in own.items():
+        head, _, label = name.partition(":")
+        known = METHODS[_known_head(head, heads, model)]
+        method = label.partition("+")[0]
+        if method not in known:
+            wrong = f", not '{method}'{nearest(method, known)}" if method else ""
+            choices = " or ".join(f"{head}:{choice}" for choice in known)
+            raise UserError(f"--search {name}: give {choices}{wrong}.")
+        _check_options([(name, known[method])], extra)
+        given = {**options, **extra}
+        for needed in known[method].needs:
+            if not given.get(needed):
+                raise UserError(f"--search {name} wants --{_option(needed)}: give it, or another search.")
+        defaults = known[method].options
+        chosen = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
+        searches.append(Search(head, label, chosen, known[method]))
+    _check_options([(search.name, search.method) for search in searches], options)
+    for search in searches:
+        _check_values(search, heads)
+    return searches
+
+
+def _option(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _known_head(head: str, heads: dict[str, str], model: str) -> str:
+    if head not in heads:
+        there = ", ".join(heads)
+        raise UserError(f"--search: {model} has no head '{head}'{nearest(head, heads)}; its heads: {there}.")
+    return heads[head]
+
+
+def _check_options(searches: list[tuple[str, Method]], options: Mapping[str, Any]) -> None:
+    """`UserError` for an option that none of the methods of these names has."""
+    for key in options:
+        if not any(key in method.options for _, method in searches):
+            takers = [f"{t}:{m}" for t, methods in METHODS.items() for m in methods if key in methods[m].options]
+            raise UserError(
+                f"--{_option(key)} does nothing for {', '.join(name for name, _ in searches)}: "
+                + (f"it is an option of {', '.join(takers)}." if takers else "no search has such an option.")
+            )
+
+
+def _check_values(search: Search, heads: dict[str, str]) -> None:
+    if search.options.get("nbest", 1) > search.options.get("beam", 1 << 30):
+        raise UserError(f"--nbest {search.options['nbest']} is more than --beam {search.options['beam']} can hold.")
+    if (ctc := search.options.get("ctc_head")) and heads.get(ctc) != "ctc":
+        raise UserError(f"--ctc-head {ctc}: the model has no CTC head of that name{nearest(ctc, heads)}.")

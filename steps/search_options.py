@@ -1,0 +1,128 @@
+"""The options of the programs that recognise: the model, and the searches, on the command line or in a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from utils.devices import PRECISIONS
+from utils.errors import UserError, nearest
+from utils.options import Parser, count, load_yaml, natural, positive, share
+
+
+class Option(NamedTuple):
+    """`kind` reads a value (None: a flag, which is off when given) and says which are allowed."""
+
+    kind: Callable[[str], Any] | None
+    help: str
+
+
+# of all searches; a method's own defaults are in steps.search.methods
+OPTIONS: dict[str, Option] = {
+    "beam": Option(count, "hypotheses kept by prefix_beam, modified_beam and beam (4)"),
+    "length_norm": Option(None, "modified_beam: rank by total score"),
+    "blank_penalty": Option(float, "taken off a transducer's blank logit (0)"),
+    "max_symbols": Option(count, "tokens a frame of a transducer's greedy search (1)"),
+    "temperature": Option(positive, "of modified_beam's softmax (1)"),
+    "length_penalty": Option(float, "beam of attention and llm: power of the length (1)"),
+    "min_tokens": Option(natural, "beam of attention and llm: shortest text (0)"),
+    "max_tokens": Option(count, "attention and llm: longest text (200)"),
+    "max_length_ratio": Option(positive, "attention and llm: longest text, per frame (1)"),
+    "no_repeat_ngram": Option(natural, "beam of attention and llm: no so many tokens twice (0)"),
+    "ctc_head": Option(str, "beam of attention and llm: CTC head to score with"),
+    "ctc_weight": Option(share, "beam of attention and llm: its share of the score (0.3)"),
+    "graph": Option(str, "hlg: the folder that steps.lang.graph wrote"),
+    "lm_scale": Option(positive, "hlg: factor of the language model's scores (1)"),
+    "search_beam": Option(positive, "hlg: nats below the best, while searching (20)"),
+    "output_beam": Option(positive, "hlg: nats below the best, in the lattice (8)"),
+    "max_active": Option(count, "hlg: states kept a frame (10000)"),
+    "nbest": Option(count, "also write that many hypotheses of beam searches"),
+}
+
+
+def add_arguments(parser: Parser, files_follow: bool = False, leave_out: tuple[str, ...] = ()) -> None:
+    """The options of the command lines that use a `Recogniser`, but those to `leave_out`.
+
+    Where files follow the options, every search has a `--search` of its own: it must not take a file for another one.
+    """
+    parser.add_argument("--model", required=True, help="model folder, exp/<model>")
+    parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
+    group = parser.add_argument_group("searches", "each method has its own options; what is not given is its default")
+    group.add_argument(
+        "--search",
+        action="extend",
+        nargs=1 if files_follow else "+",
+        default=[],
+        metavar="HEAD:METHOD",
+        help="such as transducer:modified_beam, or transducer:modified_beam+mine to name its folder; may be several",
+    )
+    group.add_argument(
+        "--searches", metavar="YAML", help="searches with options of their own: 'head:method: {beam: 4}'"
+    )
+    for name, option in OPTIONS.items():
+        if name in leave_out:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if option.kind is None:
+            flag = flag.replace("--", "--no-", 1)
+            group.add_argument(flag, dest=name, action="store_false", default=argparse.SUPPRESS, help=option.help)
+        else:
+            group.add_argument(flag, type=option.kind, default=argparse.SUPPRESS, help=option.help)
+
+
+def search_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The searches' options that were given."""
+    return {name: getattr(args, name) for name in OPTIONS if hasattr(args, name)}
+
+
+def wanted_searches(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The searches that were asked for, by name, with options of their own; lists in the YAML file are refused."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in args.search}
+    if args.searches:
+        for name, options in read_searches(args.searches).items():
+            several = next((key for key, values in options.items() if len(values) > 1), None)
+            if several:
+                raise UserError(
+                    f"{args.searches}: {name}: {several} is a list: choose from it with steps.tune, or give one value."
+                )
+            found[name] = {key: value for key, (value,) in options.items()}
+    return found
+
+
+def read_searches(path: str) -> dict[str, dict[str, list]]:
+    """A YAML file of searches by `<head>:<method>`: of each option the values that are to be tried, one or several.
+
+    Errors: `UserError` naming the search and the option for a value that it cannot have.
+    """
+    found = {}
+    for name, options in load_yaml(path).items():
+        options = options if options is not None else {}
+        if not isinstance(options, Mapping):
+            raise UserError(f"{path}: {name} must hold its options, such as {{beam: 4}}, found {options!r}.")
+        found[name] = {}
+        for key, values in options.items():
+            if key not in OPTIONS:
+                raise UserError(f"{path}: {name}: no search has an option '{key}'{nearest(str(key), OPTIONS)}.")
+            values = values if isinstance(values, list) else [values]
+            if not values:
+                raise UserError(f"{path}: {name}: {key} is an empty list: give the values to try.")
+            found[name][key] = [_value(path, name, key, value) for value in values]
+    return found
+
+
+def _value(path: str, name: str, key: str, value: Any) -> Any:
+    kind = OPTIONS[key].kind
+    if kind is None:
+        if not isinstance(value, bool):
+            raise UserError(f"{path}: {name}: {key} is {value!r}: give true or false.")
+        return value
+    try:
+        if isinstance(value, bool | dict | list | None):
+            raise ValueError
+        return kind(str(value))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"{path}: {name}: {key} is {value!r}: {error or 'give a number'}.") from None
