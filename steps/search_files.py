@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from steps.lang.graph import load_graph
+from steps.lang.hotwords import spelled_hotwords
 from steps.lang.tables import read_table, read_tokens
+from steps.lm.arpa import read_arpa
+from steps.lm.token_ngram import NgramScorer
+from steps.search.fusion import TokenScorer
+from steps.search.hotwords import Hotwords
 from steps.search.lattice import DecodingGraph
 from utils.errors import UserError
 
@@ -21,5 +26,18 @@ def _graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
     return DecodingGraph(load_graph(folder, device=device), read_table(folder / "words.txt"))
 
 
+def _token_lm(path: str, tokenizer: Any, device: torch.device) -> TokenScorer:
+    return NgramScorer(read_arpa(path), tokenizer.tokens, path, device)
+
+
+def _hotwords(path: str, tokenizer: Any, device: torch.device) -> Hotwords:
+    return Hotwords(*spelled_hotwords(path, tokenizer), end_id=tokenizer.eos_id, device=device)
+
+
 # option -> function of (path, the head's tokenizer, device) that loads what the search gets in the path's place
-LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {"graph": _graph}
+LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
+    "graph": _graph,
+    "hotwords": _hotwords,
+    "lm": _token_lm,
+    "subtract_lm": _token_lm,
+}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from utils.devices import PRECISIONS
 from utils.errors import UserError, nearest
-from utils.options import Parser, count, load_yaml, natural, positive, share
+from utils.options import Parser, count, load_yaml, natural, positive, scale, share
 
 
 class Option(NamedTuple):
@@ -33,7 +33,13 @@ OPTIONS: dict[str, Option] = {
     "ctc_head": Option(str, "beam of attention and llm: CTC head to score with"),
     "ctc_weight": Option(share, "beam of attention and llm: its share of the score (0.3)"),
     "graph": Option(str, "hlg: the folder that steps.lang.graph wrote"),
-    "lm_scale": Option(positive, "hlg: factor of the language model's scores (1)"),
+    "lm_scale": Option(scale, "factor of the language model's scores (hlg 1, modified_beam 0.3)"),
+    "lm": Option(str, "modified_beam: language model of the head's tokens, an ARPA file or a model folder"),
+    "subtract_lm": Option(str, "modified_beam: one to subtract: of the training text (density ratio), a bigram (LODR)"),
+    "subtract_scale": Option(scale, "modified_beam: factor of the one to subtract (0.2)"),
+    "ilm_scale": Option(scale, "modified_beam: factor of the transducer's own language model, subtracted (0)"),
+    "hotwords": Option(str, "modified_beam: file of words and phrases to prefer, one a line, perhaps with ' :bonus'"),
+    "hotwords_scale": Option(scale, "modified_beam: nats a token that a hotword's bonus is times (1.5)"),
     "search_beam": Option(positive, "hlg: nats below the best, while searching (20)"),
     "output_beam": Option(positive, "hlg: nats below the best, in the lattice (8)"),
     "max_active": Option(count, "hlg: states kept a frame (10000)"),

@@ -38,7 +38,7 @@ from utils.devices import PRECISIONS, choose_device, inference_precision, peak_m
 from utils.errors import UserError, run
 from utils.files import read_lines, require, write_text
 from utils.hardware import provenance
-from utils.options import Parser, count, natural, positive
+from utils.options import Parser, count, natural, positive, scale
 
 SEARCH = ("beam", "length_penalty", "min_tokens", "max_tokens", "max_length_ratio", "no_repeat_ngram")
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -153,13 +153,6 @@ def _split(args: argparse.Namespace, stages: list[dict]) -> str:
         return split
     path = Path(args.input)
     return path.resolve().name.split(".")[0] if path.is_dir() else next(iter(split_names([args.input])))
-
-
-def scale(text: str) -> float:
-    """An argument type: a number from 0."""
-    if not 0 <= (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
-    return value
 
 
 def _options() -> Parser:

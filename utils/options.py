@@ -169,6 +169,13 @@ def positive(text: str) -> float:
     return value
 
 
+def scale(text: str) -> float:
+    """An argument type: a number from 0."""
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is below zero")
+    return value
+
+
 def share(text: str) -> float:
     """An argument type: a number from 0 up to, but not, 1."""
     if not 0 <= (value := float(text)) < 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
+from steps.search.fusion import InternalLm, TokenScorer
 from steps.search.hypothesis import Hypothesis
 from steps.search.lattice import ctc_hlg
 from steps.search.spoken import Spoken
@@ -34,6 +35,30 @@ def _with_modules(search: Callable) -> Callable:
     def call(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
         head, encoder_out, lens = spoken.at(key)
         return search(head.decoder, head.joiner, encoder_out, lens, **options)
+
+    return call
+
+
+def _fused(search: Callable) -> Callable:
+    """A transducer's search with what language models and hotwords add."""
+
+    def call(
+        spoken: Spoken,
+        key: str,
+        lm: TokenScorer | None,
+        lm_scale: float,
+        subtract_lm: TokenScorer | None,
+        subtract_scale: float,
+        ilm_scale: float,
+        hotwords: TokenScorer | None,
+        hotwords_scale: float,
+        **options: Any,
+    ) -> list[list[Hypothesis]]:
+        head, encoder_out, lens = spoken.at(key)
+        internal = InternalLm(head.decoder, head.joiner)
+        table = (lm, lm_scale), (subtract_lm, -subtract_scale), (internal, -ilm_scale), (hotwords, hotwords_scale)
+        scorers = [(scorer, scale) for scorer, scale in table if scorer and scale]
+        return search(head.decoder, head.joiner, encoder_out, lens, scorers=scorers, **options)
 
     return call
 
@@ -79,8 +104,12 @@ METHODS: dict[str, dict[str, Method]] = {
     "transducer": {
         "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
         "modified_beam": Method(
-            _with_modules(modified_beam_search),
-            {"beam": 4, "nbest": 1, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True},
+            _fused(modified_beam_search),
+            {
+                **{"beam": 4, "nbest": 1, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True},
+                **{"lm": "", "lm_scale": 0.3, "subtract_lm": "", "subtract_scale": 0.2, "ilm_scale": 0.0},
+                **{"hotwords": "", "hotwords_scale": 1.5},
+            },
         ),
     },
 }

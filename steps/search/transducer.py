@@ -7,6 +7,7 @@ maps their sum to logits `(..., V)`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from steps.search.beams import NEG_INF, Prefixes, Trace, top_k
+from steps.search.fusion import Fused, TokenScorer
 from steps.search.hypothesis import Hypothesis, emitted
 
 _STEPS_BETWEEN_LOOKS = 16  # steps between two looks (each waits for the device) whether greedy search has finished
@@ -110,26 +112,28 @@ def modified_beam_search(
     temperature: float = 1.0,
     blank_penalty: float = 0.0,
     length_norm: bool = True,
+    scorers: Sequence[tuple[TokenScorer, float]] = (),
 ) -> list[list[Hypothesis]]:
     """Beam search with one symbol per frame, a token or the blank (Kang et al. 2023, "Fast and parallel decoding").
 
     `encoder_out (N, T, D)`, `lens (N,)`. Paths with the same tokens are one hypothesis with their summed
     probability, before the beam is pruned. Logits are divided by `temperature` after `blank_penalty` (nats) was
     taken off the blank's. `length_norm` ranks the final hypotheses by score per token (the decoder's initial context
-    counts, as in icefall); `score` itself is the total. Up to `nbest` per utterance, best first.
+    counts, as in icefall); `score` itself is the total. Up to `nbest` per utterance, best first. `scorers` with their
+    scales add to the scores of tokens, and to that of the end (`steps.search.fusion`).
     """
     lens, order = lens.cpu().sort(descending=True, stable=True)
     encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
-    state = _start(_Predictor(decoder, joiner), len(lens), beam, encoder_out.device)
-    scores, trace = state.scores.clone(), Trace()
+    state = _start(_Predictor(decoder, joiner), len(lens), beam, encoder_out.device, scorers)
+    scores, trace = state.ended(), Trace()
     for t in range(int(lens.max()) if len(lens) else 0):
         active = int((lens > t).sum())
         state = state.head(active)
         frame = encoder_out[:active, t].unsqueeze(1).expand(-1, beam, -1)
         log_probs = _log_probs(joiner, frame, state.decoder_out, decoder.blank_id, blank_penalty, temperature)
         state = _step(state, log_probs, trace)
-        scores[:active] = state.scores
-    slots = torch.arange(beam).expand(len(lens), beam)
+        scores[:active] = state.ended()
+    scores, slots = top_k(scores, beam)
     found = trace.hypotheses(scores, slots)
     if length_norm:
         for hypotheses in found:
@@ -146,18 +150,31 @@ class _Beams:
     scores: Tensor  # log probability, -inf: no hypothesis
     context: Tensor
     decoder_out: Tensor  # projected
+    fused: Fused | None = None
 
     def head(self, batch: int) -> _Beams:
         tensors = (self.scores, self.context, self.decoder_out)
-        return _Beams(self.predictor, self.prefixes.head(batch), *(x[:batch] for x in tensors))
+        fused = self.fused and self.fused.head(batch)
+        return _Beams(self.predictor, self.prefixes.head(batch), *(x[:batch] for x in tensors), fused)
+
+    def ended(self) -> Tensor:
+        """The scores `(N, beam)` if the texts end here."""
+        return self.scores.clone() if self.fused is None else self.scores + self.fused.ends
 
 
-def _start(predictor: _Predictor, batch: int, beam: int, device: torch.device) -> _Beams:
+def _start(
+    predictor: _Predictor,
+    batch: int,
+    beam: int,
+    device: torch.device,
+    scorers: Sequence[tuple[TokenScorer, float]],
+) -> _Beams:
     context = predictor.first_context((batch, beam), device)
     scores = torch.full((batch, beam), NEG_INF, device=device)
     scores[:, :1] = 0.0
     prefixes = Prefixes.start(batch, beam, predictor.decoder.blank_id, device)
-    return _Beams(predictor, prefixes, scores, context, predictor(context))
+    fused = Fused.start(scorers, batch, beam, predictor.decoder.blank_id) if scorers else None
+    return _Beams(predictor, prefixes, scores, context, predictor(context), fused)
 
 
 def _step(state: _Beams, log_probs: Tensor, trace: Trace) -> _Beams:
@@ -165,7 +182,10 @@ def _step(state: _Beams, log_probs: Tensor, trace: Trace) -> _Beams:
     blank = state.predictor.decoder.blank_id
     batch, beam, vocab = log_probs.shape
     prefixes, last = state.prefixes, state.prefixes.last
-    log_probs, scores = log_probs.flatten(1), (log_probs + state.scores.unsqueeze(2)).flatten(1)
+    scores = log_probs + state.scores.unsqueeze(2)
+    if state.fused is not None:
+        scores = scores + state.fused.scores
+    log_probs, scores = log_probs.flatten(1), scores.flatten(1)
     # A prefix that is another one plus a token is reached from that one too: add that path to the blank's.
     found, source = prefixes.continuations()
     blanks = torch.arange(beam, device=last.device).expand(batch, beam) * vocab + blank
@@ -186,7 +206,8 @@ def _step(state: _Beams, log_probs: Tensor, trace: Trace) -> _Beams:
     prefixes = prefixes.advance(came_from, token, extended, scores > NEG_INF)
     context, out = (x.gather(1, came_from.unsqueeze(2).expand_as(x)) for x in (state.context, state.decoder_out))
     out, context = state.predictor.advance(out, context, token, extended)
-    return _Beams(state.predictor, prefixes, scores, context, out)
+    fused = state.fused and state.fused.advance(came_from, token, extended)
+    return _Beams(state.predictor, prefixes, scores, context, out, fused)
 
 
 class _Predictor:

@@ -187,6 +187,34 @@ def test_options_reach_the_search(world, decoded, tmp_path):
         assert len(starts) == 2 * len(set(starts)) > 0  # never a blank, so two tokens a frame
 
 
+def test_with_language_models_and_hotwords(world, tmp_path):
+    """Each of them changes what is written, with a scale of 0 none of them does; hotwords are heard more often."""
+    texts = [line for lines in TEXTS.values() for line in lines]
+    (tmp_path / "text").write_text("\n".join(texts))
+    (tmp_path / "hotwords").write_text("Hallo\n\nyes :2\n")
+    lm, lang = str(tmp_path / "lm.arpa"), str(world.model / "lang" / "speech")
+    train = ["train", "--backend", "numpy", "--text", str(tmp_path / "text"), "--lang", lang, "--order", "2"]
+    assert ngram([*train, "--out", lm]) == 0
+    (tmp_path / "searches.yaml").write_text(
+        f"""
+        speech:modified_beam:
+        speech:modified_beam+lm: {{lm: {lm}, lm_scale: 1}}
+        speech:modified_beam+less: {{lm: {lm}, subtract_lm: {lm}, lm_scale: 1, subtract_scale: 0.5}}
+        speech:modified_beam+ilm: {{ilm_scale: 0.4}}
+        speech:modified_beam+words: {{hotwords: {tmp_path}/hotwords, hotwords_scale: 20}}
+        speech:modified_beam+nothing: {{lm: {lm}, lm_scale: 0, hotwords: {tmp_path}/hotwords, hotwords_scale: 0}}
+        """
+    )
+    assert decode(world, tmp_path, "--searches", str(tmp_path / "searches.yaml")) == 0
+    rows = {
+        path.name.partition("+")[2]: [(row["hyp"], row["score"]) for row in read_jsonl(path / "hyp.jsonl")]
+        for path in tmp_path.glob("test.speech.*")
+    }
+    assert rows["nothing"] == rows[""]
+    assert len({str(found) for name, found in rows.items() if name != "nothing"}) == 5
+    assert all("yes" in text.split() for text, _ in rows["words"])
+
+
 @pytest.mark.k2
 def test_through_a_graph(world, tmp_path):
     """Whatever the model hears, the words are the language model's; a graph of other tokens is refused."""

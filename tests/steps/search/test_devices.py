@@ -31,7 +31,7 @@ def test_prefix_beam_stays_on_the_device():
 @torch.inference_mode()
 def test_modified_beam_stays_on_the_device(modules):
     decoder, joiner = modules
-    trace, state = Trace(), transducer._start(transducer._Predictor(decoder, joiner), 5, 4, META)
+    trace, state = Trace(), transducer._start(transducer._Predictor(decoder, joiner), 5, 4, META, ())
     for t in range(3):
         state = state.head(5 - t)
         encoder_out = torch.empty(5 - t, 4, 8, device=META)
