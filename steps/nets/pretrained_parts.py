@@ -50,7 +50,7 @@ class PartedModel(nn.Module):
 
     def pretrained_names(self) -> set[str]:
         """Names of the parameters that `load_pretrained` sets."""
-        return {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in part.pretrained_names()}
+        return {f"{prefix}.{name}" for prefix, part in self.parts().items() for name in _pretrained(part)}
 
     def backends(self) -> dict[str, str]:
         """What computes each loss: `{"ctc.ctc": "torch", ...}`."""
@@ -69,7 +69,7 @@ class PartedModel(nn.Module):
         """As torch's, without pretrained parts of which nothing is trained: they are read from where they came from."""
         state = super().state_dict(*args, **kwargs)
         for prefix, part in self.parts().items():
-            names = part.pretrained_names()
+            names = _pretrained(part)
             if not any(part.get_parameter(name).requires_grad for name in names):
                 for name in {f"{prefix}.{name}" for name in names} - self._replaced:
                     del state[name]
@@ -84,6 +84,11 @@ class PartedModel(nn.Module):
     def set_batch_count(self, step: float) -> None:
         """Tell schedules which training step comes next."""
         self.step = step
+
+
+def _pretrained(part: nn.Module) -> set[str]:
+    """Names of a part's parameters that others trained; of torch's own layers, none."""
+    return part.pretrained_names() if hasattr(part, "pretrained_names") else set()
 
 
 def parameter_counts(model: PartedModel) -> dict[str, int]:

@@ -46,7 +46,7 @@ class StoredEncoder(SpeechEncoder):
         if self.config is None:
             return Encoded(self.dropout(x), lens)
         x = self.input(x)
-        x = self.dropout(x + sinusoids(x.shape[1], x.shape[2], x.device))
+        x = self.dropout(x + sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2]))
         mask, outputs = padding_mask(lens.clamp(min=1), x.shape[1]), []
         for layer in self.layers:
             x, _ = layer(x, mask)

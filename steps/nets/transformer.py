@@ -146,11 +146,11 @@ def causal_mask(new: int, past: int, device: torch.device) -> Tensor | None:
     return torch.full((new, past + new), MASKED, device=device).triu(past + 1)
 
 
-def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
-    """`(length, dim)` of Vaswani et al., section 3.5: sines at even, cosines at odd places."""
-    place = torch.arange(length, device=device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / dim))
-    return torch.stack(((place * rate).sin(), (place * rate).cos()), dim=2).flatten(1)
+def sinusoids(places: Tensor, dim: int) -> Tensor:
+    """`(..., dim)` for positions `(...)`, of Vaswani et al., section 3.5: sines at even, cosines at odd places."""
+    rate = torch.exp(torch.arange(0, dim, 2, device=places.device, dtype=torch.float32) * (-math.log(10000.0) / dim))
+    angles = places[..., None] * rate
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
 class Embedding(nn.Module):
@@ -167,13 +167,13 @@ class Embedding(nn.Module):
             nn.init.normal_(self.pos.weight, std=config.dim**-0.5)
         self.embed_dropout = nn.Dropout(config.dropout)
 
-    def embedded(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Tokens `(..., U)` at positions from `start` on as `(..., U, dim)`."""
-        x, stop = self.embed(tokens), start + tokens.shape[-1]
+    def embedded(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
+        """Tokens `(..., U)` at positions from `start` on (of all rows, or of each `(..., 1)`) as `(..., U, dim)`."""
+        places = start + torch.arange(tokens.shape[-1], device=tokens.device)
         if self.pos is not None:
-            x = x + self.pos.weight[start:stop]
+            x = self.embed(tokens) + self.pos(places)
         else:
-            x = x * math.sqrt(self.config.dim) + sinusoids(stop, self.config.dim, x.device)[start:]
+            x = self.embed(tokens) * math.sqrt(self.config.dim) + sinusoids(places, self.config.dim)
         return self.embed_dropout(x)
 
 
@@ -251,7 +251,10 @@ class TransformerEncoder(Embedding):
         self.norm = LayerNorm(config.dim) if config.final_norm else nn.Identity()
 
     def forward(self, tokens: Tensor, lens: Tensor) -> Tensor:
-        x, mask = self.embedded(tokens), padding_mask(lens, tokens.shape[1])
+        return self.layered(self.embedded(tokens), padding_mask(lens, tokens.shape[1]))
+
+    def layered(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the layers make of vectors `(batch, U, dim)`; `mask` is added to attention's scores."""
         for layer in self.layers:
             x, _ = layer(x, mask)
         return self.norm(x)
