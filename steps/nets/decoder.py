@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,3 +48,17 @@ class Decoder(nn.Module):
         if need_pad:
             embedded = F.pad(embedded, (self.context_size - 1, 0))
         return self.balancer2(torch.relu(self.conv(embedded).transpose(1, 2)))
+
+    def lookup(self) -> Callable[[Tensor], Tensor]:
+        """For searches: contexts `(rows, context_size)` to outputs `(rows, decoder_dim)` with the present parameters.
+
+        What the convolution makes of each token at each place is worked out once, so that only sums are left.
+        """
+        table = F.pad(self.embedding.weight, (0, 0, 0, 1))  # the last row, -1: before the first token
+        if self.context_size == 1:
+            return lambda y: table[y[:, 0]]
+        conv = self.conv
+        grouped = table.view(len(table), conv.groups, -1)  # (vocab + 1, groups, channels of a group)
+        weight = conv.weight.view(conv.groups, -1, *conv.weight.shape[1:])  # (groups, outputs, channels, places)
+        tables = [torch.einsum("vgc,goc->vgo", grouped, weight[..., i]).flatten(1) for i in range(self.context_size)]
+        return lambda y: torch.relu(sum(table[y[:, i]] for i, table in enumerate(tables)))

@@ -37,7 +37,7 @@ class InternalLm:
     end_id = 0  # it knows no end: a token that is worth nothing
 
     def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
-        self.decoder, self.joiner = decoder, joiner
+        self.decoder, self.joiner, self.lookup = decoder, joiner, decoder.lookup()
 
     def begin(self, rows: int) -> tuple[Tensor, State]:
         device = next(self.decoder.parameters()).device
@@ -50,7 +50,7 @@ class InternalLm:
         return self._log_probs(context), (context,)
 
     def _log_probs(self, context: Tensor) -> Tensor:
-        out = self.joiner.decoder_proj(self.decoder(context, need_pad=False))[:, 0]
+        out = self.joiner.decoder_proj(self.lookup(context))
         logits = self.joiner(torch.zeros_like(out), out, project_input=False).float()
         blank = torch.arange(logits.shape[1], device=logits.device) == self.decoder.blank_id
         return logits.masked_fill(blank, float("-inf")).log_softmax(dim=1)

@@ -1,7 +1,7 @@
 """Searches for a transducer head (Graves 2012) with a stateless decoder: greedy, and modified beam search.
 
-`decoder` maps the last `decoder.context_size` tokens `(N, context)` to `(N, 1, D)` (-1 stands before the first
-token) and knows its `blank_id`; `joiner` has `encoder_proj`, `decoder_proj` and, called with `project_input=False`,
+`decoder.lookup()` maps the last `decoder.context_size` tokens `(N, context)` to `(N, D)` (-1 stands before the first
+token); it knows its `blank_id`; `joiner` has `encoder_proj`, `decoder_proj` and, called with `project_input=False`,
 maps their sum to logits `(..., V)`.
 """
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from steps.search.beams import NEG_INF, Prefixes, Trace, top_k
 from steps.search.fusion import Fused, TokenScorer
-from steps.search.hypothesis import Hypothesis, emitted
+from steps.search.hypothesis import Hypothesis, emitted, from_frames
 
 _STEPS_BETWEEN_LOOKS = 16  # steps between two looks (each waits for the device) whether greedy search has finished
 
@@ -35,7 +35,11 @@ def transducer_greedy(
     frame, in which case no blank is counted in the `score`. `blank_penalty` (nats) is taken off the blank's logit.
     """
     lens, order = lens.cpu().sort(descending=True, stable=True)
-    state = _Greedy.start(decoder, joiner, encoder_out[order.to(encoder_out.device)], lens)
+    encoder_out = encoder_out[order.to(encoder_out.device)]
+    if max_symbols == 1:
+        found = _greedy_by_frame(_Predictor(decoder, joiner), encoder_out, lens, blank_penalty)
+        return [found[i] for i in order.argsort().tolist()]
+    state = _Greedy.start(decoder, joiner, encoder_out, lens)
     longest = int(lens.max()) if len(lens) else 0
     for step in range(longest * max_symbols):
         if step >= longest and (step - longest) % _STEPS_BETWEEN_LOOKS == 0 and state.finished():
@@ -43,6 +47,27 @@ def transducer_greedy(
         state.step(int((lens * max_symbols > step).sum()), max_symbols, blank_penalty)
     found = state.hypotheses()
     return [found[i] for i in order.argsort().tolist()]
+
+
+def _greedy_by_frame(
+    predictor: _Predictor, encoder_out: Tensor, lens: Tensor, blank_penalty: float
+) -> list[list[Hypothesis]]:
+    """At most one token a frame, so that all utterances are at the same one; `lens (N,)` on the CPU, longest first."""
+    joiner, blank, device = predictor.joiner, predictor.decoder.blank_id, encoder_out.device
+    encoder_out = joiner.encoder_proj(encoder_out)
+    context = predictor.first_context(lens.shape, device)
+    out = predictor(context)
+    tokens = torch.full(encoder_out.shape[:2], -1, dtype=torch.int64, device=device)
+    scores = torch.zeros(encoder_out.shape[:2], device=device)
+    batches = (lens > torch.arange(encoder_out.shape[1])[:, None]).sum(dim=1).tolist()
+    for t, batch in enumerate(batches):
+        if not batch:
+            break
+        log_probs = _log_probs(joiner, encoder_out[:batch, t], out[:batch], blank, blank_penalty)
+        scores[:batch, t], best = log_probs.max(dim=1)
+        tokens[:batch, t] = best
+        out, context = predictor.advance(out[:batch], context[:batch], best, best != blank)
+    return from_frames(tokens.masked_fill(tokens == blank, -1), scores, scores.sum(dim=1))
 
 
 @dataclass
@@ -214,7 +239,7 @@ class _Predictor:
     """The decoder's projected outputs `(..., J)` for contexts `(..., context)` of last tokens."""
 
     def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
-        self.decoder, self.joiner = decoder, joiner
+        self.decoder, self.joiner, self.lookup = decoder, joiner, decoder.lookup()
 
     def first_context(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """The context before the first token, `(*shape, context)`."""
@@ -223,16 +248,19 @@ class _Predictor:
         return context
 
     def __call__(self, context: Tensor) -> Tensor:
-        out = self.joiner.decoder_proj(self.decoder(context.flatten(0, -2), need_pad=False))
-        return out.view(*context.shape[:-1], out.shape[-1])
+        return self.joiner.decoder_proj(self.lookup(context.flatten(0, -2))).unflatten(0, context.shape[:-1])
 
     def advance(self, out: Tensor, context: Tensor, token: Tensor, emits: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs and contexts after each of `emits (...)` has had its `token (...)` appended."""
-        shifted = torch.cat([context[..., 1:], token.unsqueeze(-1)], dim=-1)
-        context = torch.where(emits.unsqueeze(-1), shifted, context)
+        """Outputs and contexts, changed in place, after each of `emits (...)` has had its `token (...)` appended."""
         if out.device.type != "cpu":  # to look which have changed would make the host wait
+            shifted = torch.cat([context[..., 1:], token.unsqueeze(-1)], dim=-1)
+            context.copy_(torch.where(emits.unsqueeze(-1), shifted, context))
             return self(context), context
-        return out.index_put((emits,), self(context[emits]).to(out.dtype)), context
+        rows = emits.nonzero(as_tuple=True)
+        if len(rows[0]):
+            moved = torch.cat([context[rows][:, 1:], token[rows].unsqueeze(-1)], dim=-1)
+            context[rows], out[rows] = moved, self(moved).to(out.dtype)
+        return out, context
 
 
 def _log_probs(

@@ -148,6 +148,7 @@ def test_predictor_in_training_and_in_search_say_the_same() -> None:
         history = torch.cat((torch.full((2, context_size - 1), -1), tokens), 1)
         for i in range(6):
             one = decoder(history[:, i : i + context_size], need_pad=False)
+            assert torch.allclose(decoder.lookup()(history[:, i : i + context_size]), one[:, 0], atol=1e-6)
             torch.testing.assert_close(one, whole[:, i : i + 1])
 
 

@@ -20,9 +20,12 @@ class Decoder(nn.Module):
         self.blank_id, self.context_size = 0, context_size
         self.tables = nn.ModuleList(nn.Embedding(vocab + 1, dim) for _ in range(context_size))
 
-    def forward(self, y: torch.Tensor, need_pad: bool = True) -> torch.Tensor:
-        assert not need_pad and y.ndim == 2 and y.shape[1] == self.context_size
-        return torch.stack([table(y[:, i] + 1) for i, table in enumerate(self.tables)]).sum(0).unsqueeze(1)
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        assert y.ndim == 2 and y.shape[1] == self.context_size
+        return torch.stack([table(y[:, i] + 1) for i, table in enumerate(self.tables)]).sum(0)
+
+    def lookup(self):
+        return self
 
 
 class Joiner(nn.Module):
@@ -48,7 +51,7 @@ def random_model(seed: int, shape=(4, 4), vocab: int = 3, context_size: int = 2,
 
 def log_probs_after(decoder, joiner, frame, tokens, blank_penalty=0.0, temperature=1.0) -> list[float]:
     history = ([-1] * (decoder.context_size - 1) + [0] + list(tokens))[-decoder.context_size :]
-    decoder_out = joiner.decoder_proj(decoder(torch.tensor([history]), need_pad=False))[0, 0]
+    decoder_out = joiner.decoder_proj(decoder(torch.tensor([history])))[0]
     logits = joiner(joiner.encoder_proj(frame), decoder_out, project_input=False)
     logits[0] -= blank_penalty
     return (logits / temperature).log_softmax(-1).tolist()
