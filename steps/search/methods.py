@@ -39,28 +39,32 @@ def _with_modules(search: Callable) -> Callable:
     return call
 
 
-def _fused(search: Callable) -> Callable:
-    """A transducer's search with what language models and hotwords add."""
+_FUSION = {
+    **{"lm": "", "lm_scale": 0.3, "subtract_lm": "", "subtract_scale": 0.2},
+    **{"hotwords": "", "hotwords_scale": 1.5},
+}
+Scorers = list[tuple[TokenScorer, float]]
 
-    def call(
-        spoken: Spoken,
-        key: str,
-        lm: TokenScorer | None,
-        lm_scale: float,
-        subtract_lm: TokenScorer | None,
-        subtract_scale: float,
-        ilm_scale: float,
-        hotwords: TokenScorer | None,
-        hotwords_scale: float,
-        **options: Any,
-    ) -> list[list[Hypothesis]]:
-        head, encoder_out, lens = spoken.at(key)
-        internal = InternalLm(head.decoder, head.joiner)
-        table = (lm, lm_scale), (subtract_lm, -subtract_scale), (internal, -ilm_scale), (hotwords, hotwords_scale)
-        scorers = [(scorer, scale) for scorer, scale in table if scorer and scale]
-        return search(head.decoder, head.joiner, encoder_out, lens, scorers=scorers, **options)
 
-    return call
+def _scorers(options: dict[str, Any]) -> tuple[Scorers, dict[str, Any]]:
+    """What language models and hotwords add, and the other options."""
+    signs = {"lm": 1, "subtract_lm": -1, "hotwords": 1}
+    scales = {name: sign * options[name.replace("_lm", "") + "_scale"] for name, sign in signs.items()}
+    scorers = [(options[name], scale) for name, scale in scales.items() if options[name] and scale]
+    return scorers, {key: value for key, value in options.items() if key not in _FUSION}
+
+
+def _prefix_beam(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
+    scorers, options = _scorers(options)
+    return ctc_prefix_beam(spoken.log_probs(key), spoken.encoded.lens, scorers=scorers, **options)
+
+
+def _modified_beam(spoken: Spoken, key: str, ilm_scale: float, **options: Any) -> list[list[Hypothesis]]:
+    head, encoder_out, lens = spoken.at(key)
+    scorers, options = _scorers(options)
+    if ilm_scale:
+        scorers.append((InternalLm(head.decoder, head.joiner), -ilm_scale))
+    return modified_beam_search(head.decoder, head.joiner, encoder_out, lens, scorers=scorers, **options)
 
 
 def _with_prompts(search: Callable) -> Callable:
@@ -98,17 +102,16 @@ METHODS: dict[str, dict[str, Method]] = {
             {"graph": "", "lm_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000},
             needs=("graph",),
         ),
-        "prefix_beam": Method(_with_log_probs(ctc_prefix_beam), {"beam": 4, "nbest": 1}),
+        "prefix_beam": Method(_prefix_beam, {"beam": 4, "nbest": 1, **_FUSION}),
     },
     "llm": _AUTOREGRESSIVE,
     "transducer": {
         "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
         "modified_beam": Method(
-            _fused(modified_beam_search),
+            _modified_beam,
             {
                 **{"beam": 4, "nbest": 1, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True},
-                **{"lm": "", "lm_scale": 0.3, "subtract_lm": "", "subtract_scale": 0.2, "ilm_scale": 0.0},
-                **{"hotwords": "", "hotwords_scale": 1.5},
+                **{**_FUSION, "ilm_scale": 0.0},
             },
         ),
     },

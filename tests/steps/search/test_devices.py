@@ -23,9 +23,9 @@ def test_prefix_beam_stays_on_the_device():
     state = ctc._start(log_probs, beam=4, blank=0)
     for t in range(3):
         state = state.head(5 - t)
-        state, total = ctc._step(state, log_probs[: 5 - t, t], 0, trace)
-    assert {x.device for x in (total, state.blank, state.token, state.prefixes.key, *trace.steps[-1])} == {META}
-    assert total.shape == (3, 4)
+        state = ctc._step(state, log_probs[: 5 - t, t], 0, trace)
+    assert {x.device for x in (state.ended(), state.blank, state.token, state.prefixes.key, *trace.steps[-1])} == {META}
+    assert state.ended().shape == (3, 4)
 
 
 @torch.inference_mode()

@@ -16,10 +16,12 @@ from steps.nets.decoder import Decoder
 from steps.nets.joiner import Joiner
 from steps.search import transducer
 from steps.search.beams import Trace
+from steps.search.ctc import ctc_prefix_beam
 from steps.search.fusion import FLOOR, Fused, InternalLm
 from steps.search.hotwords import Hotwords
 from steps.search.transducer import modified_beam_search
 from tests.steps.lm.ngram_text import WORDS, sentences
+from tests.steps.search.test_ctc_search import all_labellings
 from tests.steps.search.test_transducer_search import all_sequences, random_model
 from utils.errors import UserError
 
@@ -109,6 +111,20 @@ def test_full_beam_is_all_paths_and_what_the_scorers_add(seed):
             added = sum(scale * scored(scorer, tokens) for scorer, scale in scorers[:2])
             added -= 0.3 * scored(internal, tokens, end=False)
             truth[tokens] = score + added
+        assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(truth, abs=1e-4)
+        assert tuple(hypotheses[0].tokens) == max(truth, key=truth.get)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_full_prefix_beam_is_all_alignments_and_what_the_scorers_add(seed):
+    torch.manual_seed(seed)
+    log_probs, lens = (2 * torch.randn(4, 4, 3)).log_softmax(2), torch.tensor([4, 3, 0, 1])
+    scorers = [(ngram_of_two(), 0.7), (History(3), 0.4)]
+    found = ctc_prefix_beam(log_probs, lens, beam=40, nbest=40, scorers=scorers)
+    for frames, length, hypotheses in zip(log_probs, lens.tolist(), found, strict=True):
+        truth = all_labellings(frames[:length])
+        for tokens in truth:
+            truth[tokens] += sum(scale * scored(scorer, tokens) for scorer, scale in scorers)
         assert {tuple(h.tokens): h.score for h in hypotheses} == pytest.approx(truth, abs=1e-4)
         assert tuple(hypotheses[0].tokens) == max(truth, key=truth.get)
 
