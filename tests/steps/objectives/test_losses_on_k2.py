@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from steps.objectives.ctc import ctc_loss
+from steps.objectives.mmi import MmiLoss
 from steps.objectives.transducer import prune_ranges, pruned_loss, simple_loss
 
 pytestmark = pytest.mark.k2
@@ -93,3 +94,28 @@ def test_ctc(shape: str) -> None:
         loss = ctc_loss(logits.log_softmax(2), lens, targets, target_lens, backend)
         results[backend] = (loss, *torch.autograd.grad((loss * weights).sum(), logits))
     assert_same(results["torch"], results["k2"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mmi(shape: str) -> None:
+    frames, _, vocab = SHAPES[shape]
+    targets, lens, target_lens = targets_of(*SHAPES[shape])
+    targets[0, : len(targets[0]) // 2] = targets[0, :1]
+    logits = 2 * torch.randn(len(frames), max(frames), vocab)
+    bigram, weights = torch.randn(vocab, vocab), torch.rand(len(frames)) + 0.5
+    bigram[:, 1] = -torch.inf  # a token that is never said
+    targets = targets.where(targets != 1, torch.full_like(targets, 2))
+    results = {}
+    for backend in ("torch", "k2"):
+        loss, logits = MmiLoss(bigram.log_softmax(1), backend), logits.detach().requires_grad_()
+        found = loss(logits.log_softmax(2), lens, targets, target_lens)
+        results[backend] = (found, *torch.autograd.grad((found * weights).sum(), logits))
+    assert_same(results["torch"], results["k2"])
+
+
+def test_mmi_without_frames() -> None:
+    log_probs, lens = torch.randn(3, 4, 6).log_softmax(2), torch.tensor([4, 0, 2])
+    loss = MmiLoss(torch.randn(6, 6).log_softmax(1), "k2")
+    torch_sums = MmiLoss(loss.bigram, "torch").denominator(log_probs, lens)
+    torch.testing.assert_close(loss.denominator(log_probs, lens)[[0, 2]], torch_sums[[0, 2]])
+    assert loss.denominator(log_probs, lens * 0).tolist() == [0, 0, 0]
