@@ -7,28 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from steps.nets.attention_head import AttentionConfig, AttentionHead
+from steps.nets.ctc_head import CtcConfig, CtcHead
 from steps.nets.decoder import Decoder
 from steps.nets.head import Head, HeadConfig
 from steps.nets.joiner import INITIAL_SCALE, Joiner
 from steps.nets.llm_head import LlmConfig, LlmHead
 from steps.nets.scaling import Linear
-from steps.objectives.ctc import ctc_backend, ctc_loss
 from steps.objectives.transducer import RnntType, do_prune, prune_ranges, pruned_loss, simple_loss, transducer_backend
 from utils.errors import UserError, nearest
 from utils.options import check_config
 
 if TYPE_CHECKING:
     from steps.prepare.dataset import Targets
-
-
-class CtcConfig(HeadConfig):
-    """`name: ctc`."""
-
-    name: Literal["ctc"] = "ctc"
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
 
 
 class TransducerConfig(HeadConfig):
@@ -47,32 +40,6 @@ class TransducerConfig(HeadConfig):
     simple_loss_scale: float = Field(0.5, ge=0.0)
     warm_step: int = Field(2000, ge=0)
     delay_penalty: float = Field(0.0, ge=0.0)
-
-
-class CtcHead(Head):
-    """Connectionist temporal classification, with icefall's module `ctc_output`."""
-
-    loss_names = ("ctc",)
-
-    def __init__(self, config: CtcConfig, encoder_dim: int, vocab_size: int) -> None:
-        super().__init__(config)
-        self.ctc_output = nn.Sequential(
-            nn.Dropout(config.dropout), Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1)
-        )
-        self._backend = ctc_backend(config.backend)
-
-    @property
-    def backends(self) -> dict[str, str]:
-        return {"ctc": self._backend}
-
-    def log_probs(self, encoder_out: Tensor) -> Tensor:
-        """Log-probabilities `(batch, frames, vocab)` in float32, also under autocast."""
-        dropout, linear, log_softmax = self.ctc_output
-        return log_softmax(linear(dropout(encoder_out)).float())
-
-    def losses(self, encoder_out: Tensor, lens: Tensor, targets: Targets, step: int) -> dict[str, Tensor]:
-        loss = ctc_loss(self.log_probs(encoder_out), lens, targets.tokens, targets.lens, self._backend)
-        return {"ctc": loss.sum()}
 
 
 class TransducerHead(Head):

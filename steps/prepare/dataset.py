@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,24 +58,39 @@ class HeadTarget:
     prompt: Callable[[str | None], list[int]] | None = None  # of speech in a language; None: it wants none
     positions: int | None = None  # the most tokens that it takes, prompt included (None: no limit)
     speech: Callable[[int], int] | None = None  # how many of them so many encoder frames take (None: none)
+    views: int = 1  # how often it wants every utterance in a batch of training, each time masked anew
 
 
 @dataclass
 class Targets:
     """tokens (batch, tokens) int64, padded with zeros; lens (batch,) int64; present (batch,) bool: has this target;
-    prompts (batch, prompt tokens) int64, what a decoder is given before the first token (`pad_prompts`)."""
+    prompts (batch, prompt tokens) int64, what a decoder is given before the first token (`pad_prompts`).
+
+    With two `views` the batch holds all utterances, and then all again in the same order, with other masks.
+    """
 
     tokens: Tensor
     lens: Tensor
     present: Tensor
     prompts: Tensor
+    views: int = 1
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Targets:
+        """With `function` of every tensor."""
+        tensors = ("tokens", "lens", "present", "prompts")
+        return replace(self, **{name: function(getattr(self, name)) for name in tensors})
+
+    def repeated(self, views: int) -> Targets:
+        """All utterances once for each view."""
+        return replace(self.map(lambda tensor: torch.cat([tensor] * views)), views=views)
 
 
 @dataclass
 class Batch:
     """features (batch, frames, dim) float32; feature_lens (batch,) int64; durations (batch,) float32 seconds.
 
-    Of text: features are tokens (batch, tokens) int64, durations numbers of tokens.
+    Of text: features are tokens (batch, tokens) int64, durations numbers of tokens. Where targets have two views, so
+    have features and feature_lens, but ids and durations have each utterance once.
     """
 
     ids: list[str]
@@ -93,10 +108,7 @@ class Batch:
         return self.features.shape[0] * self.features.shape[1]
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        targets = {
-            name: Targets(*(function(getattr(target, part.name)) for part in fields(target)))
-            for name, target in self.targets.items()
-        }
+        targets = {name: target.map(function) for name, target in self.targets.items()}
         tensors = {name: function(getattr(self, name)) for name in ("features", "feature_lens", "durations")}
         return replace(self, targets=targets, **tensors)
 
@@ -240,6 +252,7 @@ class Batches(EpochBatches):
         self.cache = _cache_of(cuts) if config.cache and not self.from_audio else None
         masks = train and config.spec_augment and epoch + 1 >= config.spec_augment.first_epoch
         self.spec_augment = SpecAugment(config.spec_augment) if masks else None
+        self.views = max((head.views for head in heads.values()), default=1) if masks else 1
 
     def make(self, indices: list[int], number: int) -> Batch:
         """The batch of the cuts at `indices`, augmented (in training) as batch `number` of the epoch."""
@@ -249,17 +262,17 @@ class Batches(EpochBatches):
         features, lens = pad_features(matrices, self.config.pad_fraction)
         if self.spec_augment:
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-            features = self.spec_augment(features, lens, generator)
+            features = self.spec_augment(features, lens, generator, self.views)
         supervisions = [cut.supervisions[0] for cut in cuts]
         targets = {
             name: pad_targets(
                 [encode_target(supervision, head) for supervision in supervisions],
                 [prompt_tokens(head, supervision.language) for supervision in supervisions],
-            )
+            ).repeated(self.views)
             for name, head in self.heads.items()
         }
         durations = torch.tensor([cut.duration for cut in cuts], dtype=torch.float32)
-        return Batch([cut.id for cut in cuts], features, lens, durations, targets)
+        return Batch([cut.id for cut in cuts], features, lens.repeat(self.views), durations, targets)
 
     def largest(self, indices: list[int]) -> Batch:
         """The batch of the cuts at `indices` where each is as long as augmentation can make it."""

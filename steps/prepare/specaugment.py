@@ -32,21 +32,24 @@ class SpecAugment:
 
     As in icefall, time masks number ceil(fraction * frames / frames_mask_size), at most `num_frame_masks`, and share
     fraction * frames; masked values become the utterance's mean. The generator lives on the CPU, so that a seed
-    gives the same masks on every device.
+    gives the same masks on every device. `views`: so many copies of the batch, one behind the other, with masks of
+    their own and the same warping, so that their frames correspond (CR-CTC, arXiv:2410.05101, section 3.2).
     """
 
     def __init__(self, config: SpecAugmentConfig) -> None:
         self.config = config
 
-    def __call__(self, features: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, features: Tensor, lens: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
         config, (count, frames, dim) = self.config, features.shape
         device = features.device
-        chosen = (torch.rand(count, generator=generator) < config.probability).to(device)
+        chosen = (torch.rand(views * count, generator=generator) < config.probability).to(device)
         draws = torch.rand(count, 2, generator=generator).to(device)
         bands = config.num_feature_masks
-        widths, starts = torch.rand(2, count, bands + config.num_frame_masks, generator=generator).to(device)
+        widths, starts = torch.rand(2, views * count, bands + config.num_frame_masks, generator=generator).to(device)
         if config.time_warp_factor:
-            features = time_warp(features, lens * chosen, config.time_warp_factor, draws)
+            warped = chosen.view(views, count).any(0)
+            features = time_warp(features, lens * warped, config.time_warp_factor, draws)
+        features, lens = features.repeat(views, 1, 1), lens.repeat(views)
         true = torch.arange(frames, device=device) < lens[:, None]
         mean = (features * true[..., None]).sum((1, 2)) / (lens.clamp(min=1) * dim)
         band_widths = (widths[:, :bands] * min(config.features_mask_size, dim)).floor()

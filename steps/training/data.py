@@ -11,8 +11,8 @@ from steps.lang.prompts import REQUESTS, Request, TokenPrompt
 from steps.lang.targets import parse_target, targets_of
 from steps.lang.tokenizer import Tokenizer
 from steps.nets.attention_head import AttentionConfig
+from steps.nets.ctc_head import CtcConfig
 from steps.nets.head import HeadConfig
-from steps.nets.heads import CtcConfig
 from steps.nets.llm_head import LlmConfig
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
@@ -134,8 +134,10 @@ class SpeechBatches:
 def head_target(head: HeadConfig, tokenizer: Tokenizer) -> HeadTarget:
     """What `head` learns, with its tokens, as batches are made of it."""
     aligned = not isinstance(head, (AttentionConfig, LlmConfig))
+    ctc = isinstance(head, CtcConfig)
+    views = 2 if ctc and head.consistency else 1
     prompt = head_prompt(head, tokenizer)
-    return HeadTarget(head.target, tokenizer, head.same_language, aligned, isinstance(head, CtcConfig), prompt)
+    return HeadTarget(head.target, tokenizer, head.same_language, aligned, ctc, prompt, views=views)
 
 
 def head_prompt(head: HeadConfig, tokenizer: Tokenizer) -> Callable[[str | None], list[int]] | None:

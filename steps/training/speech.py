@@ -8,6 +8,7 @@ from steps.lang.tokenizer import Tokenizer
 from steps.model_folder import PRETRAINED, copy_pretrained, read_elsewhere
 from steps.nets.model import Model
 from steps.prepare.cuts import Cuts
+from steps.training.bigram import set_bigrams
 from steps.training.config import TrainConfig
 from steps.training.data import SpeechBatches
 from steps.training.folder import TrainFolder
@@ -30,6 +31,7 @@ class SpeechTask:
         if features.type not in (takes := config.encoder.takes):
             wanted = f"encoder '{config.encoder.name}' wants features of type {' or '.join(takes)}"
             raise UserError(f"{wanted}, {config.data.train} has {features.type}: make them again (stage 2).")
+        _check_views(config, features.type)
         if features.type == "waveform" and config.data.spec_augment:
             raise UserError("data.spec_augment masks spectra, these are waveforms: set it to null (dropout is there).")
         self.folder.begin(restart)
@@ -62,5 +64,17 @@ class SpeechTask:
         return model
 
     def batches(self, config: TrainConfig, model: Model, world: World) -> SpeechBatches:
-        """The training and validation data."""
-        return SpeechBatches(config, model, self._tokenizers(config), world)
+        """The training and validation data, and what objectives want to know of them."""
+        batches = SpeechBatches(config, model, self._tokenizers(config), world)
+        set_bigrams(model, batches.cuts, batches.heads, self.folder, world)
+        return batches
+
+
+def _check_views(config: TrainConfig, features: str) -> None:
+    for name, head in config.heads.items():
+        if getattr(head, "consistency", 0) and (features == "waveform" or not config.data.spec_augment):
+            found = "features are waveforms" if features == "waveform" else "data.spec_augment is null"
+            raise UserError(
+                f"heads.{name}.consistency compares two SpecAugmented views of an utterance, but {found}: leave it out"
+                + ("." if features == "waveform" else ", or set data.spec_augment.")
+            )

@@ -12,6 +12,7 @@ from steps.nets.decoder import Decoder
 from steps.nets.heads import CtcHead, Head, TransducerHead, build_head, head_config
 from steps.nets.joiner import Joiner
 from steps.objectives import backend as backends
+from steps.objectives.consistency import consistency_loss
 from utils.errors import UserError
 
 DIM, VOCAB = 12, 9
@@ -26,6 +27,7 @@ class Targets:
     lens: Tensor
     present: Tensor
     prompts: Tensor
+    views: int = 1
 
 
 def make_head(values: dict, **more) -> Head:
@@ -81,7 +83,9 @@ def test_losses_are_sums_over_utterances_in_float32(values: dict) -> None:
     encoder_out, lens, targets = random_batch([True, True, True])
     whole = head(encoder_out, lens, targets)
     parts = [
-        head(encoder_out[i : i + 1], lens[i : i + 1], Targets(*(t[i : i + 1] for t in vars(targets).values())))
+        head(
+            encoder_out[i : i + 1], lens[i : i + 1], Targets(*(t[i : i + 1] for t in list(vars(targets).values())[:4]))
+        )
         for i in range(3)
     ]
     for name, loss in whole.items():
@@ -101,6 +105,33 @@ def test_ctc_log_probs_are_normalised_in_float32_and_named_as_in_icefall() -> No
         log_probs = head.log_probs(torch.randn(2, 5, DIM))
     assert log_probs.dtype == torch.float32
     torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(2, 5))
+
+
+def test_two_views_are_compared_in_training_alone() -> None:
+    head = make_head(CTC, consistency=0.2, warm_step=10, dropout=0.0)
+    assert head.backends == {"ctc": "torch", "consistency": "torch"}
+    one, lens, targets = random_batch([True, False, True])
+    other, _, _ = random_batch([True, False, True])
+    both = torch.cat((one, other + 0.5 * torch.randn_like(other))).requires_grad_()
+    twice = Targets(*(torch.cat((tensor, tensor)) for tensor in list(vars(targets).values())[:4]), views=2)
+    half, whole, more = (head(both, lens.repeat(2), twice, step)["consistency"] for step in (5, 10, 99))
+    assert whole > 0 and torch.isclose(2 * half, whole) and torch.equal(whole, more)
+    rows = torch.tensor([0, 2, 3, 5])
+    exact = 0.2 * consistency_loss(head.log_probs(both)[rows], lens.repeat(2)[rows]).sum()
+    torch.testing.assert_close(whole, exact)
+    assert head(one, lens, targets, 10)["consistency"] == 0
+    assert set(head.eval()(one, lens, targets, 10)) == {"ctc"}
+
+
+def test_mmi_comes_in_place_of_ctc() -> None:
+    head = make_head(CTC, objective="mmi", warm_step=10, dropout=0.0)
+    head.set_bigram(torch.randn(VOCAB, VOCAB).log_softmax(1))
+    plain = make_head(CTC, dropout=0.0)
+    plain.load_state_dict(head.state_dict())
+    batch = random_batch([True, True, False])
+    begin, middle, end = (head(*batch, step)["mmi"] for step in (0, 5, 10))
+    assert begin == plain(*batch)["ctc"] and torch.isclose(begin + end, 2 * middle) and end != begin
+    assert head.eval()(*batch, 0)["mmi"] == end and head.backends == {"mmi": "torch"}
 
 
 def test_transducer_modules_are_named_as_in_icefall() -> None:

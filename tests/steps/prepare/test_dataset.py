@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,23 @@ def test_masks_begin_with_the_epoch_that_is_configured(cuts):
 
     assert [changed(3, epoch) for epoch in range(4)] == [False, False, True, True]  # `epoch` counts from 0
     assert changed(1, 0)
+
+
+def test_two_views_of_every_utterance_in_training_alone(cuts):
+    twice = {**HEADS, "asr": replace(HEADS["asr"], views=2)}
+    for two, one in zip(make_loader(cuts, twice, SMALL), make_loader(cuts, HEADS, SMALL), strict=True):
+        count = len(one)
+        assert two.ids == one.ids and torch.equal(two.durations, one.durations)
+        assert torch.equal(two.feature_lens, one.feature_lens.repeat(2)) and two.frames == 2 * one.frames
+        assert not torch.equal(*two.features.chunk(2))
+        for name, target in two.to("cpu").targets.items():
+            assert target.views == 2 and one.targets[name].views == 1
+            for part in ("tokens", "lens", "present", "prompts"):
+                views = getattr(target, part)
+                assert torch.equal(views[:count], getattr(one.targets[name], part)) and len(views) == 2 * count
+                assert torch.equal(views[:count], views[count:])
+    for batch in make_loader(cuts, twice, SMALL, train=False):
+        assert len(batch.features) == len(batch) and batch.targets["asr"].views == 1
 
 
 def test_reading_leaves_torchs_generator_alone(cuts):

@@ -103,3 +103,18 @@ def test_time_warp_is_a_monotonous_stretch(seed):
 def test_half_precision_and_other_lengths():
     out = apply(features=batch().to(torch.bfloat16))[1]
     assert out.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_views_have_the_same_warping_and_masks_of_their_own(seed):
+    plain, generator = batch(), torch.Generator()
+    warping = SpecAugment(SpecAugmentConfig(num_frame_masks=0, num_feature_masks=0, probability=1.0))
+    one, other = warping(plain, LENS, generator.manual_seed(seed), 2).chunk(2)
+    assert torch.equal(one, other) and not torch.equal(one[0], plain[0])
+    masking = SpecAugment(SpecAugmentConfig(time_warp_factor=0, probability=1.0))
+    one, other = masking(plain, LENS, generator.manual_seed(seed), 2).chunk(2)
+    for row in range(3):
+        masked = [(view[row] != plain[row]) for view in (one, other)]
+        assert masked[0].any() and masked[1].any() and not torch.equal(*masked)
+    for view in (one, other):
+        assert all(torch.equal(row[length:], was[length:]) for row, was, length in zip(view, plain, LENS, strict=True))
