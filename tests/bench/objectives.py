@@ -1,5 +1,7 @@
 """What do LF-MMI and CR-CTC cost beside plain CTC? Medians of interleaved training steps, milliseconds.
 
+On a CPU these are of processor time, which a shared machine does not change.
+
     OMP_NUM_THREADS=1 python tests/bench/objectives.py [--rounds 7] [--vocab 35] [--k2] [--device cpu]
 
 The batch is 20 utterances of 3 s. "loss": from the encoder's output `(20, 75, 256)` on, forward and backward; "step":
@@ -8,6 +10,8 @@ timed (one step) only with --k2.
 """
 
 from __future__ import annotations
+
+import time
 
 import torch
 from torch import Tensor
@@ -69,9 +73,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} thread(s), {args.vocab} tokens\n")
     print("| objective | loss ms | step ms | to plain CTC |\n|---|---|---|---|")
     names = [name for name in case.models if name != "mmi k2"]
-    losses, steps = (medians(run, names, args.rounds, args.device) for run in (case.loss, case.step))
+    clock = time.process_time if args.device == "cpu" else time.perf_counter
+    losses, steps = (medians(run, names, args.rounds, args.device, clock) for run in (case.loss, case.step))
     if args.k2:
-        losses |= medians(case.loss, ["mmi k2"], 1, args.device)
+        losses |= medians(case.loss, ["mmi k2"], 1, args.device, clock)
     for name, taken in losses.items():
         whole, ratio = (f"{steps[name]:.0f}", f"{steps[name] / steps['ctc']:.2f}") if name in steps else ("-", "-")
         print(f"| {name} | {taken:.1f} | {whole} | {ratio} |", flush=True)

@@ -95,16 +95,22 @@ class Case:
         (simple + pruned).sum().backward()
 
 
-def medians(run: Callable[[str], None], backends: list[str], rounds: int, device: str) -> dict[str, float]:
+def medians(
+    run: Callable[[str], None],
+    backends: list[str],
+    rounds: int,
+    device: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median milliseconds of `run` with each backend, taken in turns."""
     taken: dict[str, list[float]] = {backend: [] for backend in backends}
     for _ in range(rounds + 2):
         for backend in backends:
-            begin = time.perf_counter()
+            begin = clock()
             run(backend)
             if device != "cpu":
                 torch.cuda.synchronize()
-            taken[backend].append(1000 * (time.perf_counter() - begin))
+            taken[backend].append(1000 * (clock() - begin))
     return {backend: statistics.median(times[2:]) for backend, times in taken.items()}
 
 
