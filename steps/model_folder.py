@@ -15,7 +15,7 @@ from steps.pretrained.folder import find_model
 from utils.checkpoint import fit_state, load_checkpoint
 from utils.errors import UserError
 from utils.files import require, write_text
-from utils.options import check_config, load_yaml
+from utils.options import C, check_config, load_yaml
 
 PRETRAINED = "pretrained"  # subfolder with the shapes of pretrained parts
 
@@ -91,9 +91,14 @@ def load_model_config(folder: str | Path) -> ModelConfig:
         parent = folder.parent
         instead = f"{parent} with --checkpoint {folder.name}" if (parent / "config.yaml").exists() else "exp/<model>"
         raise UserError(f"{folder} is a file, a model is a folder: give {instead}.")
-    file = require(folder / "config.yaml", "stage 5 (training)")
+    return saved_config(folder, ModelConfig)
+
+
+def saved_config(folder: str | Path, model: type[C]) -> C:
+    """What `config.yaml` of a model folder says that `model` has a key for: not what concerns training alone."""
+    file = require(Path(folder) / "config.yaml", "stage 5 (training)")
     values = load_yaml(file)
-    return check_config({key: values[key] for key in ModelConfig.model_fields if key in values}, ModelConfig, str(file))
+    return check_config({key: values[key] for key in model.model_fields if key in values}, model, str(file))
 
 
 def _hint(folder: Path) -> str:

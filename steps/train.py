@@ -14,6 +14,7 @@ from steps.nets.pretrained_parts import PartedModel
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
 from steps.training.initial import initialise
+from steps.training.language_model import LanguageModelTask, LmTrainConfig
 from steps.training.ledger import Ledger
 from steps.training.nonfinite import NonFinite
 from steps.training.precision import check_precision, choose_precision
@@ -31,8 +32,14 @@ from utils.errors import run
 from utils.files import write_json
 from utils.options import Parser, check_config, load_yaml, override
 
-AnyConfig = TrainConfig | TranslationTrainConfig
-Task = SpeechTask | TranslationTask
+AnyConfig = TrainConfig | TranslationTrainConfig | LmTrainConfig
+Task = SpeechTask | TranslationTask | LanguageModelTask
+TASKS: dict[type[AnyConfig], type[Task]] = {
+    TrainConfig: SpeechTask,
+    TranslationTrainConfig: TranslationTask,
+    LmTrainConfig: LanguageModelTask,
+}
+KINDS = {"translator": TranslationTrainConfig, "language_model": LmTrainConfig}  # by the key that only they have
 
 
 def main() -> int:
@@ -52,9 +59,9 @@ def main() -> int:
 
 
 def read_config(path: str, overrides: list[str]) -> AnyConfig:
-    """The YAML file with overrides: with a `translator`, or with an encoder and heads."""
+    """The YAML file with overrides: with a `translator`, a `language_model`, or with an encoder and heads."""
     values = override(load_yaml(path), overrides)
-    return check_config(values, TranslationTrainConfig if "translator" in values else TrainConfig, path)
+    return check_config(values, next((kind for key, kind in KINDS.items() if key in values), TrainConfig), path)
 
 
 def train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool = False) -> int:
@@ -68,7 +75,7 @@ def train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool = 
 def _train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool) -> int:
     device = choose_device(config.device, world.local_rank)
     check_precision(config.precision, device)
-    task = TranslationTask(folder) if isinstance(config, TranslationTrainConfig) else SpeechTask(folder)
+    task = TASKS[type(config)](folder)
     # a mistake is found by one process, which tells the others: one sentence, and nobody waits in vain
     config = config.model_copy(update=world.on_main(lambda: task.prepare(config, restart)))
     if world.from_main(folder.finished(config.epochs)):

@@ -13,7 +13,7 @@ from steps.lang.pretrained import PretrainedTokenizer, check_tokens
 from steps.lang.prompts import REQUESTS, TEXT, Request, requests
 from steps.lang.targets import parse_target
 from steps.lang.tokenizer import Tokenizer
-from steps.model_folder import PRETRAINED, fill, read_checkpoint
+from steps.model_folder import PRETRAINED, fill, read_checkpoint, saved_config
 from steps.nets.llm_pair import LlmPairConfig
 from steps.nets.translator import TransformerPairConfig, TranslationConfig, Translator
 from steps.pretrained.folder import SMALL, find_model
@@ -74,10 +74,7 @@ def is_translator(folder: Path) -> bool:
 
 def load_config(folder: str | Path) -> TranslationConfig:
     """What `config.yaml` of a model folder says about the translator (not about its training)."""
-    file = require(Path(folder) / "config.yaml", "stage 5 (training)")
-    values = load_yaml(file)
-    known = {key: values[key] for key in TranslationConfig.model_fields if key in values}
-    return check_config(known, TranslationConfig, str(file))
+    return saved_config(folder, TranslationConfig)
 
 
 def load_translator(

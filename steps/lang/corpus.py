@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lhotse import SupervisionSegment
 from lhotse.serialization import deserialize_item
 
+from steps.lang.targets import parse_target, target_language, target_text, targets_of
+from steps.lang.text import normalize
 from utils.errors import UserError
-from utils.files import read_jsonl
+from utils.files import read_jsonl, read_lines
 
 _LANGUAGE = re.compile(r"(?!txt$)[a-z]{2,3}")  # ISO 639
 
@@ -30,3 +33,38 @@ def language_of(path: str | Path) -> str | None:
     """The language that a file is named by: `en` of `train.en` and `train.en.gz`, None of `train.txt`."""
     ending = Path(str(path).removesuffix(".gz")).suffix[1:]
     return ending if _LANGUAGE.fullmatch(ending) else None
+
+
+def manifest_texts(
+    paths: Sequence[str | Path], targets: Sequence[str], same_language: bool = False
+) -> list[tuple[str, str | None]]:
+    """Normalised texts of `targets`, with their languages, of cut or supervision manifests in their order.
+
+    Errors: `UserError` for what is no target, and where no utterance has any of them.
+    """
+    for target in targets:
+        parse_target(target)
+    texts, available = [], Counter()
+    for path in paths:
+        for supervision in supervisions(path):
+            available.update(targets_of(supervision))
+            for target in targets:
+                if text := target_text(supervision, target, same_language):
+                    texts.append((normalize(text), target_language(supervision, target)))
+    if not texts:
+        there = f"there are {' '.join(sorted(available))}" if available else "no utterance has any text"
+        where = " ".join(map(str, paths))
+        raise UserError(f"{where}: no utterance has the target {' or '.join(targets)}: {there}.")
+    return texts
+
+
+def plain_texts(path: str | Path) -> list[tuple[str, str | None]]:
+    """Normalised lines of a text file, without empty ones, with the language that its name ends in.
+
+    Errors: `UserError` where the file is not UTF-8, or blank.
+    """
+    lines = map(normalize, read_lines(path, "save it as UTF-8, or check the path"))
+    language = language_of(path)
+    if not (texts := [(line, language) for line in lines if line]):
+        raise UserError(f"{path} holds no text: check the path.")
+    return texts

@@ -25,42 +25,30 @@ from pathlib import Path
 import sentencepiece as spm
 
 from steps.lang.chat import TEMPLATE, TOKENS, Chat, end_token
-from steps.lang.corpus import language_of, supervisions
+from steps.lang.corpus import manifest_texts, plain_texts
 from steps.lang.pretrained import describe_tokens, load_backend
 from steps.lang.prompts import REQUESTS, SPEECH, filled, language_names
 from steps.lang.tables import BOUNDARY, SPECIAL, word_table, write_lexicon, write_table
-from steps.lang.targets import parse_target, target_language, target_text, targets_of
-from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer, load_bpe, pieces_of, tag
 from steps.pretrained.folder import find_model, read_config
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_json, read_lines, write_json
+from utils.files import atomic_path, read_json, write_json
 from utils.options import Parser
 
 DEFAULT_VOCAB_SIZE = 500
+UNDETERMINED = "und"  # ISO 639's code
 
 
 def collect(
     paths: Sequence[str | Path], targets: Sequence[str], languages: Sequence[str] | None = None, same_language=False
 ) -> dict[str, list[str]]:
     """Normalised texts of `targets` by language, in the order of the manifests, restricted to `languages` if given."""
-    for target in targets:
-        parse_target(target)
     texts: dict[str, list[str]] = {}
-    available: Counter[str] = Counter()
-    for path in paths:
-        for supervision in supervisions(path):
-            available.update(targets_of(supervision))
-            for target in targets:
-                if text := target_text(supervision, target, same_language):
-                    language = target_language(supervision, target) or "und"  # ISO 639's code for "undetermined"
-                    texts.setdefault(language, []).append(normalize(text))
-    where = " ".join(map(str, paths))
-    if not texts:
-        there = f"there are {' '.join(sorted(available))}" if available else "no utterance has any text"
-        raise UserError(f"{where}: no utterance has the target {' or '.join(targets)}: {there}.")
+    for text, language in manifest_texts(paths, targets, same_language):
+        texts.setdefault(language or UNDETERMINED, []).append(text)
     for language in languages or []:
         if language not in texts:
+            where = " ".join(map(str, paths))
             raise UserError(f"{where}: no text in the language '{language}': there are {' '.join(sorted(texts))}.")
     return {language: texts[language] for language in sorted(languages or texts)}
 
@@ -69,10 +57,8 @@ def collect_lines(paths: Sequence[str | Path]) -> dict[str, list[str]]:
     """Normalised lines of plain text files by the language that their names end in; `UserError` where one is blank."""
     texts: dict[str, list[str]] = {}
     for path in paths:
-        lines = [line for line in map(normalize, read_lines(path, "save it as UTF-8, or check the path")) if line]
-        if not lines:
-            raise UserError(f"{path} holds no text: check the path.")
-        texts.setdefault(language_of(path) or "und", []).extend(lines)
+        for text, language in plain_texts(path):
+            texts.setdefault(language or UNDETERMINED, []).append(text)
     return texts
 
 
@@ -245,7 +231,7 @@ def main() -> None:
     for language, lines in collect_lines(options.text).items():
         texts.setdefault(language, []).extend(lines)
     texts = dict(sorted(texts.items()))
-    if options.tags and "und" in texts:
+    if options.tags and UNDETERMINED in texts:
         raise UserError(f"{' '.join(sources)}: --tags needs the language of every utterance, and some have none.")
     size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
     model_type = options.model_type or "unigram"

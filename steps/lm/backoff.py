@@ -163,3 +163,10 @@ class BackoffModel:
             weights = np.log(np.maximum(above, TINY)) - np.log(np.maximum(below, TINY))
             self.orders[order - 2].backoff = np.where(has, weights, 0.0)
         self.orders[-1].backoff = np.zeros(len(self.orders[-1]))
+
+
+def token_scores(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, ln p and length of the longest n-gram found, of every token but the sentences' beginnings."""
+    ids, places = encode(sentences, model.ids)
+    scores, said = model.score(ids, places), places > 0
+    return ids[said], scores.log_prob[said], scores.matched[said]

@@ -1,10 +1,9 @@
-"""Stage 4: n-gram language models in ARPA format: trained, pruned, mixed, and held against text.
+"""Stage 4: n-gram language models in ARPA format: trained, pruned and mixed.
 
     python -m steps.lm.ngram train --cuts data/train/cuts.jsonl.gz --order 4 --out data/lm/4gram.arpa.gz
     python -m steps.lm.ngram train --text books.txt.gz --lang data/lang_bpe_500 --order 5 --out data/lm/5gram.arpa.gz
     python -m steps.lm.ngram prune --lm data/lm/4gram.arpa.gz --threshold 1e-7 --out data/lm/small.arpa.gz
     python -m steps.lm.ngram mix --lm own.arpa.gz books.arpa.gz --tune-text data/dev.txt --out data/lm/mixed.arpa.gz
-    python -m steps.lm.ngram perplexity --lm data/lm/4gram.arpa.gz --cuts data/dev/cuts.jsonl.gz
 
 Text is a sentence a line (`--text`), or what is said in cuts (`--cuts`, `--target`); its words are those between blanks
 or with `--lang` the tokens of that folder. Training is interpolated modified Kneser-Ney: KenLM's lmplz where that is
@@ -14,7 +13,6 @@ installed, numpy elsewhere.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -24,35 +22,20 @@ from pathlib import Path
 
 import numpy as np
 
-from steps.lang.corpus import language_of, supervisions
-from steps.lang.tables import UNK
-from steps.lang.targets import parse_target, target_language, target_text
-from steps.lang.text import normalize
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import read_arpa, write_arpa
-from steps.lm.backoff import BackoffModel, encode
+from steps.lm.backoff import BackoffModel, token_scores
 from steps.lm.combination import interpolate, mixture_weights, prune
 from steps.lm.kneser_ney import FALLBACK, estimate, vocabulary
+from steps.lm.text import read_texts, split, text_options
 from utils.errors import UserError, run
 from utils.files import atomic_path, open_text, read_lines
 from utils.options import Parser, positive
 
 
 def read_sentences(args: argparse.Namespace) -> list[list[str]]:
-    """The words, or tokens, of every sentence of `--text` and `--cuts`; empty lines are none."""
-    parse_target(args.target)
-    lines = [(line, language_of(path)) for path in args.text for line in read_lines(path, "give text in UTF-8")]
-    for path in args.cuts:
-        for item in supervisions(path):
-            lines.append((target_text(item, args.target) or "", target_language(item, args.target)))
-    lines = [(normalized, language) for text, language in lines if (normalized := normalize(text))]
-    if not lines:
-        where = " ".join(map(str, [*args.text, *args.cuts])) or "--text or --cuts"
-        raise UserError(f"{where}: there is no text: give files with a sentence a line, or cuts with '{args.target}'.")
-    if not args.lang:
-        return [line.split() for line, _ in lines]
-    tokenizer = Tokenizer.load(args.lang)
-    return [[tokenizer.tokens[i] for i in tokenizer.encode(line, language)] for line, language in lines]
+    """The words, or tokens, of every sentence of `--text` and `--cuts`."""
+    return split(read_texts(args), Tokenizer.load(args.lang) if args.lang else None)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -110,7 +93,7 @@ def mix(args: argparse.Namespace) -> int:
         raise UserError("Give --weights, one a model, or a text (--text, --cuts) that they are chosen on.")
     if weights is None:
         sentences = read_sentences(args)
-        scored = [_scored(model, sentences)[1] for model in models]
+        scored = [token_scores(model, sentences)[1] for model in models]
         weights = mixture_weights(np.array(scored)).tolist()
     model = interpolate(models, weights)
     write_arpa(args.out, model)
@@ -119,56 +102,14 @@ def mix(args: argparse.Namespace) -> int:
     return 0
 
 
-def _scored(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, ln p and length of the longest n-gram found, of every token but the sentences' beginnings."""
-    ids, places = encode(sentences, model.ids)
-    scores, said = model.score(ids, places), places > 0
-    return ids[said], scores.log_prob[said], scores.matched[said]
-
-
-def perplexity(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> dict:
-    """What `model` makes of a text: sizes, words that it lacks, perplexity without and with these, n-grams found.
-
-    Every sentence's end counts as a word; `perplexity_with_oov` is None where `<unk>` has no probability.
-    """
-    ids, log_prob, matched = _scored(model, sentences)
-    known = (ids >= 0) & (ids != model.ids.get(UNK, -1))
-    everything = float(np.exp(-log_prob.mean())) if np.isfinite(log_prob).all() else None
-    return {
-        "sentences": len(sentences),
-        "words": len(ids) - len(sentences),
-        "oov": int((~known).sum()),
-        "oov_words": sorted({w for sentence in sentences for w in sentence if w not in model.ids})[:20],
-        "log_prob": round(float(log_prob[known].sum()), 4),
-        "perplexity": round(float(np.exp(-log_prob[known].mean())), 4),
-        "perplexity_with_oov": everything and round(everything, 4),
-        "longest_found": {str(k): int((matched[known] == k).sum()) for k in range(1, model.order + 1)},
-    }
-
-
-def show_perplexity(args: argparse.Namespace) -> int:
-    """`perplexity`."""
-    sentences = read_sentences(args)
-    for path in args.lm:
-        print(json.dumps({"lm": str(path), **perplexity(read_arpa(path), sentences)}, ensure_ascii=False))
-    return 0
-
-
 def _shown(model: BackoffModel) -> str:
     return " + ".join(f"{count} {order}-grams" for order, count in enumerate(model.counts, 1))
-
-
-def _text_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", type=Path, nargs="+", default=[], help="files with a sentence a line")
-    parser.add_argument("--cuts", type=Path, nargs="+", default=[], help="cuts or supervisions with text")
-    parser.add_argument("--target", default="text", help="text, or translation.<language>, of the cuts")
-    parser.add_argument("--lang", type=Path, help="lang folder whose tokens are the words")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = Parser(prog="steps.lm.ngram", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|prune|mix|perplexity")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|prune|mix")
     one = commands.add_parser("train", help="estimate a model from text")
     one.add_argument("--order", type=int, default=3, choices=range(1, 11), metavar="N", help="longest n-grams, 1 to 10")
     one.add_argument(
@@ -188,13 +129,10 @@ def main(argv: list[str] | None = None) -> int:
     three.add_argument("--lm", type=Path, nargs="+", required=True, help="ARPA files")
     three.add_argument("--weights", type=positive, nargs="+", help="one a model; otherwise chosen on the text")
     three.set_defaults(main=mix)
-    four = commands.add_parser("perplexity", help="of a text, for each model a line of JSON")
-    four.add_argument("--lm", type=Path, nargs="+", required=True, help="ARPA files")
-    four.set_defaults(main=show_perplexity)
     for command in (one, two, three):
         command.add_argument("--out", type=Path, required=True, help="ARPA file to write (.gz: compressed)")
-    for command in (one, three, four):
-        _text_options(command)
+    for command in (one, three):
+        text_options(command)
     args = parser.parse_args(argv)
     return args.main(args)
 

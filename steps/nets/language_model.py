@@ -6,7 +6,7 @@ The LSTM's parameters have the names of icefall's `RnnLmModel`, so that each can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -67,8 +67,8 @@ class LanguageModel(PartedModel):
     blank_id, end_id = 0, 1
 
     def parts(self) -> dict[str, nn.Module]:
-        """The layers; none was trained by others."""
-        return dict(self.named_children())
+        """What has parameters; none was trained by others."""
+        return {name: part for name, part in self.named_children() if next(part.parameters(), None) is not None}
 
     def backends(self) -> dict[str, str]:
         """What computes the loss."""
@@ -109,19 +109,15 @@ class LanguageModel(PartedModel):
     def score(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Log-probability `(texts,)` float32 in nats of each text, a list of token ids, and of its end."""
         scores = torch.zeros(len(texts), device=self.device)
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        while order:
-            longest = len(texts[order[0]])
-            count = max(1, SCORED // ((longest + 1) * self.vocab_size))
-            chosen, order = order[:count], order[count:]
-            rows = [torch.tensor(texts[index], dtype=torch.int64) for index in chosen]
-            tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
-            for row, ids in zip(tokens, rows, strict=True):
-                row[: len(ids)] = ids
-            lens = torch.tensor([len(ids) for ids in rows])
-            costs = self.costs(tokens.to(self.device), lens.to(self.device)).sum(dim=1)
-            scores[torch.tensor(chosen, device=self.device)] = -costs
+        for places, _, costs in self.token_costs(texts):
+            scores[torch.tensor(places, device=self.device)] = -costs.sum(dim=1)
         return scores
+
+    @torch.no_grad()
+    def token_costs(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Batches of `texts`: which they are, their tokens `(batch, U)` and the `costs (batch, U + 1)` of these."""
+        for places, tokens, lens in by_length(texts, self.vocab_size, self.device):
+            yield places, tokens, self.costs(tokens, lens)
 
     def costs(self, tokens: Tensor, lens: Tensor) -> Tensor:
         """-ln p `(batch, U + 1)` of each of `tokens (batch, U)` and of the end behind `lens (batch,)`; zeros beyond."""
@@ -212,6 +208,21 @@ def _put(cache: Tensor, layers: list[Tensor], lens: Tensor) -> Tensor:
     new = torch.stack(layers, dim=1)
     place = lens[:, None, None, None, None].expand_as(new)
     return cache.scatter(3, place, new.to(cache.dtype))
+
+
+def by_length(
+    texts: Sequence[Sequence[int]], vocab_size: int, device: torch.device
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Texts of like lengths, longest first, as many as `SCORED` log-odds allow: which they are, their tokens
+    `(batch, U)`, padded with zeros, and their lengths `(batch,)`."""
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    while order:
+        longest = len(texts[order[0]])
+        count = max(1, SCORED // ((longest + 1) * vocab_size))
+        chosen, order = order[:count], order[count:]
+        tokens = torch.tensor([[*texts[index], *[0] * (longest - len(texts[index]))] for index in chosen])
+        lens = torch.tensor([len(texts[index]) for index in chosen])
+        yield chosen, tokens.long().to(device), lens.to(device)
 
 
 def build_language_model(config: NeuralLmConfig, vocab_size: int) -> LanguageModel:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from steps.lang.corpus import language_of, supervisions
 from steps.lang.pair_tokens import SideConfig
 from steps.lang.targets import target_language, target_text, targets_of
+from steps.prepare.text_batches import TextSection
 from utils.errors import UserError
 from utils.files import read_jsonl, read_lines, require
 from utils.options import Config
@@ -167,22 +168,15 @@ class Noise(Config):
                 yield alphabet[int(2 * kind * len(alphabet))]
 
 
-class ParallelSection(Config):
-    """The trainer's `data:` section for text."""
+class ParallelSection(TextSection):
+    """The trainer's `data:` section for pairs."""
 
     train: list[ParallelText] = Field(min_length=1)
     valid: list[ParallelText] = Field(default_factory=list)
-    max_tokens: int = Field(3000, ge=1)  # a batch, on either side, padding included
     max_pairs: int | None = Field(None, ge=1)  # a batch
-    max_length: int = Field(250, ge=1)  # tokens of either side; longer pairs are left out
-    num_buckets: int = Field(30, ge=1)
     noise: Noise | None = None
-    # other ways to cut texts into pieces, drawn anew in each epoch (Kudo 2018): 0.1 to 0.5, the lower the wilder
-    sampling: float | None = Field(None, gt=0, le=1)
-    workers: int = Field(0, ge=0)  # processes that prepare batches; 0: the trainer's own
-    seed: int = 0
 
-    @field_validator("train", "valid", mode="before")
-    @classmethod
-    def _several(cls, values: Any) -> Any:
-        return values if isinstance(values, list) else [values]
+    @property
+    def most(self) -> int | None:
+        """The most pairs of a batch."""
+        return self.max_pairs

@@ -57,18 +57,23 @@ def _adapt(config, vocab_size: int) -> None:
                 setattr(part, key, 0.0)
 
 
-def llm_weights(folder: Path, ids: list[int] | None, lang: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The parameters of the model in `folder`, of its vocabulary only the rows `ids` (`vocabulary_rows`)."""
+def load_llm(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The causal language model in `folder` as it is; `UserError` where it cannot be read, or is something else."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     weight_files(folder)
     logging.disable_progress_bar()
     try:
-        llm = AutoModelForCausalLM.from_pretrained(str(folder), **_dtype(dtype))
+        return AutoModelForCausalLM.from_pretrained(str(folder), **_dtype(dtype))
     except Exception as error:  # of safetensors, of pickle, of transformers
         why = f"{type(error).__name__}: {error}".partition("\n")[0][:120]
         raise UserError(f"The model in {folder} cannot be read ({why}): copy or download it again.") from None
+
+
+def llm_weights(folder: Path, ids: list[int] | None, lang: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The parameters of the model in `folder`, of its vocabulary only the rows `ids` (`vocabulary_rows`)."""
+    llm = load_llm(folder, dtype)
     state = llm.state_dict()
     vocabulary = (llm.get_input_embeddings(), llm.get_output_embeddings())
     for name, module in llm.named_modules():

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from steps.lang.prompts import SLOT
 from steps.lm.export_adapter import main as export_adapter
-from steps.prepare.pair_batches import PairTable, pair_loader
+from steps.prepare.pair_batches import pair_loader, pair_table
 from steps.prepare.pairs import Pair, ParallelSection
+from steps.prepare.text_batches import TextPlan
 from steps.search.translation import SearchOptions
 from steps.train import main
 from steps.translator import TextTranslator
@@ -51,8 +52,10 @@ def test_as_it_begins_it_has_the_models_own_probabilities(root, train, tmp_path)
     assert train(tmp_path / "m", "epochs=0", "translator.prompt='{text} in {target_name}: '") == 0
     model, tokens = load_translator(tmp_path / "m")
     theirs, ids = AutoModelForCausalLM.from_pretrained(root / "llm").eval(), tokens.tokenizers["target"].ids
-    table = PairTable([Pair(f"u{i}", EN[i], FR[i], "en") for i in range(4)], tokens, 250)
-    batch = next(iter(pair_loader(table, tokens, ParallelSection.model_validate({"train": "x"}), train=False)))
+    table = pair_table([Pair(f"u{i}", EN[i], FR[i], "en") for i in range(4)], tokens, 250)
+    batch = next(
+        iter(pair_loader(TextPlan(table, ParallelSection.model_validate({"train": "x"}), shuffle=False), tokens))
+    )
     total, kept = 0.0, torch.tensor([i for i in ids if i >= 0])
     for i in range(4):
         prompt = tokens.prompt("en")

@@ -15,7 +15,10 @@ from steps.lm.arpa import LN10, read_arpa, write_arpa
 from steps.lm.backoff import BOS, EOS, BackoffModel, encode
 from steps.lm.combination import interpolate, mixture_weights, prune
 from steps.lm.kneser_ney import estimate, vocabulary
-from steps.lm.ngram import main, perplexity
+from steps.lm.ngram import main
+from steps.lm.perplexity import main as show_perplexity
+from steps.lm.perplexity import perplexity as perplexity_of
+from steps.lm.text_scorer import NgramTextScorer
 from tests.steps.lm.ngram_text import sentences
 from utils.errors import UserError
 
@@ -24,6 +27,10 @@ TEXT, OTHER = sentences(250), sentences(100, seed=1)
 
 def make(order: int = 4, text=TEXT, cutoffs=(), words=None) -> BackoffModel:
     return estimate(text, order, words or vocabulary(text), cutoffs).model
+
+
+def perplexity(model: BackoffModel, text) -> dict:
+    return perplexity_of(NgramTextScorer(model), [(" ".join(words), None) for words in text])
 
 
 def entry(model: BackoffModel, gram: str) -> tuple[float, float]:
@@ -117,10 +124,11 @@ def test_unknown_words_are_counted_and_told_apart():
     assert (found["sentences"], found["words"], found["oov"], found["oov_words"]) == (2, 4, 1, ["zebra"])
     assert found["perplexity"] == pytest.approx(25.046478956607174, abs=1e-3)
     assert found["perplexity_with_oov"] == pytest.approx(34.841035313363264, abs=1e-3)
+    assert found["word_perplexity"] == found["perplexity_with_oov"]  # its tokens are the words
     assert found["longest_found"] == {"1": 3, "2": 2, "3": 0, "4": 0}
     closed = make()
     closed.orders[0].log_prob[closed.ids[UNK]] = -np.inf
-    assert perplexity(closed, text) == {**found, "perplexity_with_oov": None}
+    assert perplexity(closed, text) == {**found, "perplexity_with_oov": None, "word_perplexity": None}
 
 
 def test_a_given_vocabulary():
@@ -272,7 +280,7 @@ def test_the_program_from_text_to_a_tuned_mixture(tmp_path, capsys):
     assert main(["mix", "--lm", *lms, *dev, "--out", mixed]) == 0
     assert main(["prune", "--lm", mixed, "--threshold", "1e-4", "--out", small]) == 0
     capsys.readouterr()
-    assert main(["perplexity", "--lm", *lms, mixed, small, *dev]) == 0
+    assert show_perplexity(["--lm", *lms, mixed, small, *dev]) == 0
     own, far, both, pruned = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert both["perplexity"] <= min(own["perplexity"], far["perplexity"]) + 1e-3 < pruned["perplexity"]
 
@@ -280,15 +288,15 @@ def test_the_program_from_text_to_a_tuned_mixture(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["train", "--out", "x"], r"--text or --cuts: there is no text"),
-        (["train", "--text", "EMPTY", "--out", "x"], r"empty: there is no text: give files with a sentence a line"),
+        (["train", "--out", "x"], r"Give the text: .* \(--text\), or cuts"),
+        (["train", "--text", "EMPTY", "--out", "x"], r"empty holds no text: check the path"),
         (["train", "--text", "LATIN", "--out", "x"], r"latin is not text in UTF-8"),
         (["train", "--text", "MARKED", "--backend", "numpy", "--out", "x"], r"The text has <s> or </s> in it"),
         (["train", "--text", "TEXT", "--cutoffs", "0", "2", "1", "--backend", "numpy", "--out", "x"], "never fall"),
         (["train", "--text", "TEXT", "--backend", "lmplz", "--words", "TEXT", "--out", "x"], "does not take --words"),
         (["mix", "--lm", "LM", "LM", "--out", "x"], r"Give --weights, one a model, or a text"),
         (["mix", "--lm", "LM", "LM", "--weights", "0.5", "0.4", "--out", "x"], r"Weights 0.5 0.4: give 2 positive"),
-        (["perplexity", "--lm", "nowhere", "--text", "TEXT"], "nowhere does not exist"),
+        (["prune", "--lm", "nowhere", "--threshold", "1e-4", "--out", "x"], "nowhere does not exist"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch, words, sentence):

@@ -12,8 +12,9 @@ from transformers import AutoModelForSeq2SeqLM
 
 from steps.lang.hub_tokens import HubPair
 from steps.nets.translator import TranslationConfig, Translator
-from steps.prepare.pair_batches import PairTable, pair_loader
+from steps.prepare.pair_batches import pair_loader, pair_table
 from steps.prepare.pairs import Pair, ParallelSection
+from steps.prepare.text_batches import TextPlan
 from tests.steps.parallel import EN, FR
 from tests.steps.tiny_translators import WRITERS
 from utils.checkpoint import fit_state
@@ -37,9 +38,9 @@ def transformer(**values) -> Translator:
 
 def batch_of(tokens, pairs=4):
     """The first pairs as one batch."""
-    table = PairTable([Pair(f"u{i}", EN[i], FR[i], "en") for i in range(pairs)], tokens, 250)
+    table = pair_table([Pair(f"u{i}", EN[i], FR[i], "en") for i in range(pairs)], tokens, 250)
     section = ParallelSection.model_validate({"train": "unused"})
-    return next(iter(pair_loader(table, tokens, section, train=False)))
+    return next(iter(pair_loader(TextPlan(table, section, shuffle=False), tokens)))
 
 
 class Letters:
