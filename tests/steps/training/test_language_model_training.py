@@ -13,9 +13,9 @@ import yaml
 from steps.lang.prepare import main as prepare_lang
 from steps.lm.neural import open_language_model
 from steps.train import main
-from steps.training.trainer import Trainer
 from tests.steps.lm.ngram_text import sentences
 from tests.steps.parallel import write_supervisions
+from tests.steps.training.interrupt import stopping_at
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json
@@ -93,19 +93,12 @@ def test_it_learns_more_than_frequencies(train, root, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize("options", [(), ("data.sampling=0.3", "precision=bf16")])
-def test_stopped_and_started_again_is_as_never_stopped(train, tmp_path, monkeypatch, options):
+def test_stopped_and_started_again_is_as_never_stopped(train, tmp_path, options):
     options = ("epochs=2", *options)
     assert train("lstm", tmp_path / "whole", *options) == 0
-    steps, original = read_json(tmp_path / "whole" / "train.json")["steps"], Trainer.step
-
-    def interrupted(self, group):
-        self.stop.requested = self.stop.requested or self.progress.step == steps // 2 + 1
-        self.stop.status = 143
-        return original(self, group)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    assert train("lstm", tmp_path / "halves", *options) == 143
-    monkeypatch.setattr(Trainer, "step", original)
+    steps = read_json(tmp_path / "whole" / "train.json")["steps"]
+    with stopping_at(steps // 2 + 1):
+        assert train("lstm", tmp_path / "halves", *options) == 143
     assert train("lstm", tmp_path / "halves", *options) == 0
     one, two = (load_checkpoint(tmp_path / name / "averaged.pt")["model"] for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -12,11 +12,11 @@ from steps.lang.tokenizer import Tokenizer
 from steps.lm.export_adapter import main as export_adapter
 from steps.search.translation import SearchOptions
 from steps.train import main
-from steps.training.trainer import Trainer
 from steps.translator import TextTranslator
 from steps.translator_folder import load_translator
 from tests.steps.parallel import EN, settings, write_rows, write_supervisions
 from tests.steps.tiny_translators import write_marian, write_t5
+from tests.steps.training.interrupt import stopping_at
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.files import read_json
@@ -62,19 +62,12 @@ def test_the_folder_tells_what_was_trained_and_on_what(train, tmp_path, capsys):
     assert "is finished: 2 epochs" in capsys.readouterr().err
 
 
-def test_stopped_and_started_again_is_as_never_stopped(train, tmp_path, monkeypatch):
+def test_stopped_and_started_again_is_as_never_stopped(train, tmp_path):
     noise = "data.noise={probability: 1.0, characters: 0.2}"
     assert train(tmp_path / "whole", noise) == 0
-    steps, original = read_json(tmp_path / "whole" / "train.json")["steps"], Trainer.step
-
-    def interrupted(self, group):
-        self.stop.requested = self.stop.requested or self.progress.step == steps // 2 + 1
-        self.stop.status = 143
-        return original(self, group)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    assert train(tmp_path / "halves", noise) == 143
-    monkeypatch.setattr(Trainer, "step", original)
+    steps = read_json(tmp_path / "whole" / "train.json")["steps"]
+    with stopping_at(steps // 2 + 1):
+        assert train(tmp_path / "halves", noise) == 143
     assert train(tmp_path / "halves", noise) == 0
     one, two = (load_checkpoint(tmp_path / name / "averaged.pt")["model"] for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)
