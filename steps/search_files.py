@@ -12,6 +12,7 @@ from steps.lang.graph import load_graph
 from steps.lang.hotwords import spelled_hotwords
 from steps.lang.tables import read_table, read_tokens
 from steps.lm.arpa import read_arpa
+from steps.lm.neural import open_language_model
 from steps.lm.token_ngram import NgramScorer
 from steps.search.fusion import TokenScorer
 from steps.search.hotwords import Hotwords
@@ -27,6 +28,11 @@ def _graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
 
 
 def _token_lm(path: str, tokenizer: Any, device: torch.device) -> TokenScorer:
+    if Path(path).is_dir():
+        model, own = open_language_model(path, device=device)
+        if own.tokens != tokenizer.tokens:
+            raise UserError(f"{path} has other tokens than the head: train it on the head's lang folder.")
+        return model
     return NgramScorer(read_arpa(path), tokenizer.tokens, path, device)
 
 

@@ -11,18 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steps.lang.prepare import prepare
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import write_arpa
 from steps.lm.kneser_ney import estimate, vocabulary
 from steps.lm.perplexity import main
 from steps.lm.text_scorer import open_text_scorer
-from steps.nets.language_model import NeuralLmConfig, build_language_model
 from tests.steps.lm.ngram_text import sentences
 from tests.steps.tiny_llm import make_llm
-from utils.checkpoint import save_checkpoint
+from tests.steps.tiny_lms import LSTM, write_lang, write_language_model
 from utils.errors import UserError
-from utils.options import save_config
 
 TEXTS = ["the cat sees a bird", "dog", "", "the small dog hears the cat and sleeps", "a cat"]
 
@@ -32,16 +29,10 @@ def root(tmp_path_factory) -> Path:
     """ARPA files `words.arpa` and `tokens.arpa`, the lang folder `lang`, the model folder `lm` and `llm`."""
     root = tmp_path_factory.mktemp("scorers")
     lines = [" ".join(words) for words in sentences(200)]
-    tokenizer = prepare({"en": lines}, root / "lang", "bpe", {"tags": False}, 45, "unigram")
+    tokenizer = write_lang(root / "lang", lines)
     for name, text in (("words", [line.split() for line in lines]), ("tokens", list(map(tokenizer.pieces, lines)))):
         write_arpa(root / f"{name}.arpa", estimate(text, 3, vocabulary(text)).model)
-    sizes = {"name": "lstm", "lang": "unused", "embedding_dim": 8, "hidden_dim": 8}
-    config = NeuralLmConfig.model_validate({"language_model": sizes})
-    torch.manual_seed(0)
-    model = build_language_model(config, tokenizer.vocab_size)
-    save_config(root / "lm" / "config.yaml", config)
-    save_checkpoint(root / "lm" / "averaged.pt", {"model": model.state_dict()})
-    prepare({"en": lines}, root / "lm" / "lang" / "text", "bpe", {"tags": False}, 45, "unigram")
+    write_language_model(root / "lm", lines, LSTM)
     make_llm(root / "llm")
     return root
 
