@@ -61,7 +61,12 @@ def main() -> int:
 def read_config(path: str, overrides: list[str]) -> AnyConfig:
     """The YAML file with overrides: with a `translator`, a `language_model`, or with an encoder and heads."""
     values = override(load_yaml(path), overrides)
-    return check_config(values, next((kind for key, kind in KINDS.items() if key in values), TrainConfig), path)
+    return check_config(values, config_kind(values), path)
+
+
+def config_kind(values: dict) -> type[AnyConfig]:
+    """What the keys of a YAML file describe."""
+    return next((kind for key, kind in KINDS.items() if key in values), TrainConfig)
 
 
 def train(config: AnyConfig, folder: TrainFolder, world: World, restart: bool = False) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steps.train import config_kind
 from steps.training.config import TrainConfig
-from steps.training.translation import TranslationTrainConfig
 from utils.options import check_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,8 +27,6 @@ def test_there_are_some():
 @pytest.mark.parametrize(("file", "number", "block"), BLOCKS)
 def test_a_block_is_a_configuration(file, number, block):
     values = yaml.safe_load(block)
-    if "translator" in values:
-        check_config(values, TranslationTrainConfig, f"{file}, block {number}")
-    else:
+    if (kind := config_kind(values)) is TrainConfig:
         values = {"encoder": {"name": "zipformer"}, "data": {"train": "data/train/cuts.jsonl.gz"}, **values}
-        check_config(values, TrainConfig, f"{file}, block {number}")
+    check_config(values, kind, f"{file}, block {number}")
