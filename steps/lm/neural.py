@@ -17,11 +17,6 @@ from utils.options import load_yaml
 TOKENS = "text"  # the model's copy of its lang folder is lang/text
 
 
-def is_language_model(folder: str | Path) -> bool:
-    """Whether a model folder holds a language model, not a model of speech or a translator."""
-    return "language_model" in load_yaml(require(Path(folder) / "config.yaml", "stage 4 (language models)"))
-
-
 def open_language_model(
     folder: str | Path, checkpoint: str = "averaged.pt", device: str | torch.device = "cpu"
 ) -> tuple[LanguageModel, Tokenizer]:
@@ -30,7 +25,7 @@ def open_language_model(
     Errors: `UserError` when something is missing, truncated, or belongs to another model.
     """
     folder = Path(folder)
-    if not is_language_model(folder):
+    if "language_model" not in load_yaml(require(folder / "config.yaml", "stage 4 (language models)")):
         raise UserError(f"{folder} holds no language model: give the folder of one that steps.train made.")
     config = saved_config(folder, NeuralLmConfig)
     tokenizer = Tokenizer.load(folder / "lang" / TOKENS)

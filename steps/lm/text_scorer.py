@@ -160,7 +160,8 @@ def open_text_scorer(
     folder = Path(path)
     if (folder / "config.yaml").exists():
         return NeuralTextScorer(*open_language_model(folder, checkpoint, device))
-    if folder.is_dir() or not (folder.exists() or ".arpa" in folder.name or folder.is_absolute()):
+    a_file = folder.is_absolute() or folder.suffix in (".arpa", ".gz")  # if it were there
+    if folder.is_dir() or not (folder.exists() or a_file):
         return HubTextScorer(find_model(str(path), "the language model"), device)
     model = read_arpa(folder)
     tokens = sum(word.startswith(BOUNDARY) for word in model.words)

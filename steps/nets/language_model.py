@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from steps.prepare.dataset import Batch
 
 State = tuple[Tensor, ...]  # each with the hypotheses as its first dimension
-SCORED = 1 << 24  # log-odds that `score` computes at a time: 64 MB
+SCORED = 1 << 25  # log-odds that `score` computes at a time: 128 MB
 BLOCK = 32  # places by which a transformer's caches grow
 
 
@@ -132,7 +132,7 @@ class LanguageModel(PartedModel):
         return logits
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch of texts (`steps.prepare.texts`), in nats, summed."""
+        """The loss of a batch of texts (`steps.prepare.sentences`), in nats, summed."""
         return {"text.cross_entropy": self.costs(batch.features, batch.feature_lens).sum()}
 
 
