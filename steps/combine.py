@@ -15,25 +15,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import kaldialign
-import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from steps.cascade import KEPT, Row, chained, read_lists, read_stages, told_split, write_folder
 from steps.lang.targets import parse_target
 from steps.scoring.hypotheses import read_rows
+from steps.search.risk import Utility, expected, shares, word_accuracy
 from utils.errors import UserError, run
 from utils.hardware import provenance
 from utils.options import Parser, positive
-
-Utility = Callable[[str, str], float]  # of a hypothesis, if another were the reference
-
-
-def word_accuracy(hypothesis: str, reference: str) -> float:
-    """1 - WER, never below 0; 1 where both are empty."""
-    words = reference.split()
-    edits = kaldialign.edit_distance(words, hypothesis.split())["total"]
-    return max(0.0, 1 - edits / len(words)) if words else float(not hypothesis.split())
 
 
 def _metric(metric: BLEU | CHRF) -> Utility:
@@ -45,20 +35,6 @@ UTILITIES: dict[str, Callable[[], Utility]] = {
     "chrf": lambda: _metric(CHRF(lowercase=True)),
     "wer": lambda: word_accuracy,
 }
-
-
-def shares(scores: Sequence[float], scale: float) -> np.ndarray:
-    """softmax(scale * scores) (hypotheses,): the probabilities of a list's hypotheses; `scale` 0 makes them equal."""
-    scaled = scale * np.asarray(scores, dtype=np.float64)
-    powers = np.exp(scaled - scaled.max())
-    return powers / powers.sum()
-
-
-def expected(weights: Mapping[str, float], utility: Utility) -> list[tuple[str, float]]:
-    """(text, expected utility) of the texts of `weights`, best first; the weights need not sum to 1."""
-    texts, total = list(weights), sum(weights.values())
-    found = {text: sum(weights[other] * utility(text, other) for other in texts) / total for text in texts}
-    return sorted(found.items(), key=lambda entry: -entry[1])
 
 
 def read_weights(folder: Path, scale: float) -> tuple[dict[str, Row], dict[str, dict[str, float]]]:

@@ -22,7 +22,7 @@ from steps.lang.targets import parse_target, target_text
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import DataConfig, make_loader
 from steps.recogniser import Recogniser
-from steps.search.hypothesis import Hypothesis
+from steps.search.hypothesis import NO_PATH, Hypothesis
 from steps.search.plan import Search
 from steps.search.spoken import Spoken
 from steps.search_options import add_arguments, search_options, wanted_searches
@@ -168,9 +168,11 @@ def keep_row(
     """Add an utterance to the output."""
 
     def entry(hypothesis: Hypothesis) -> dict:
+        parts = {name: round(value, 4) for name, value in (hypothesis.parts or {}).items()}
         return {
             "hyp": recogniser.text(output.search, hypothesis),
             "score": round(hypothesis.score, 4),
+            **({"parts": parts} if parts else {}),
             "tokens": recogniser.tokens(output.search, hypothesis),
         }
 
@@ -208,6 +210,9 @@ def write(out: Path, split: str, output: Output, recogniser: Recogniser) -> None
     if output.nbest:
         write_jsonl(folder / "nbest.jsonl", (row for _, row in sorted(output.nbest.items())))
     write_json(folder / "decode.json", about(split, output, recogniser))
+    if without := sum(row["score"] == NO_PATH for row in output.rows.values()):
+        wider = "give a larger --search-beam and --max-active, or a graph that allows more"
+        print(f"warning: {folder}: no path for {without} utterances, left empty: {wider}", file=sys.stderr)
     seconds = output.encoder_seconds + output.search_seconds
     print(f"{folder}: {len(output.rows)} utterances, real-time factor {seconds / output.audio_seconds:.4f}")
 

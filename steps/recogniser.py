@@ -117,7 +117,8 @@ class Recogniser:
     def spoken(self, encoded: Encoded, languages: Sequence[str | None]) -> Spoken:
         """What the searches of a batch of utterances in these languages work on."""
         prompts = {head: pad_prompts([prompt(name) for name in languages]) for head, prompt in self.prompt_of.items()}
-        return Spoken(self.model.heads, encoded, prompts, self.loaded)
+        decoders = {head: tokenizer.decode for head, tokenizer in self.tokenizers.items()}
+        return Spoken(self.model.heads, encoded, prompts, self.loaded, decoders, languages)
 
     def search(self, search: Search, spoken: Spoken) -> tuple[list[list[Hypothesis]], float]:
         """The hypotheses of each utterance, and the seconds that it took, or took the search that it shares with."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from steps.lang.graph import load_graph
 from steps.lang.hotwords import spelled_hotwords
-from steps.lang.tables import read_table, read_tokens
+from steps.lang.lexicon import BACKOFF
+from steps.lang.tables import read_table, read_tokens, word_table
 from steps.lm.arpa import read_arpa
 from steps.lm.neural import open_language_model
+from steps.lm.grammar import grammar
 from steps.lm.token_ngram import NgramScorer
+from steps.objectives.backend import load_k2
 from steps.search.fusion import TokenScorer
 from steps.search.hotwords import Hotwords
 from steps.search.lattice import DecodingGraph
+from steps.search.rescoring import Grammar
 from utils.errors import UserError
+from utils.files import require
+
+if TYPE_CHECKING:
+    import k2
 
 
 def _graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
@@ -40,10 +48,37 @@ def _hotwords(path: str, tokenizer: Any, device: torch.device) -> Hotwords:
     return Hotwords(*spelled_hotwords(path, tokenizer), end_id=tokenizer.eos_id, device=device)
 
 
+def _grammar(path: str, tokenizer: Any, device: torch.device) -> Grammar:
+    folder = Path(path)
+    if require(folder, "stage 4 (language models)").is_dir():
+        g, theirs = load_graph(folder, "G", device), read_table(folder / "words.txt")
+    else:
+        model = read_arpa(folder)
+        g, theirs = None, [*model.words, BACKOFF]
+
+    def over(words: Sequence[str]) -> tuple[k2.Fsa, int]:
+        if missing := sorted({*words[1:]} - {*theirs, *word_table(())}):
+            raise UserError(
+                f"--rescore-graph {path} lacks {len(missing)} words of --graph ({' '.join(missing[:3])} ...): make "
+                "both of language models with the same words."
+            )
+        if g is None:
+            return grammar(model, words)[0].to_k2(acceptor=True).to(device), words.index(BACKOFF)
+        ids = {word: place for place, word in enumerate(words)}
+        table = [ids.get(word, len(words) + place) for place, word in enumerate(theirs)]
+        places = torch.tensor(table, dtype=torch.int32, device=device)
+        copy = load_k2().Fsa.from_dict(g.as_dict())
+        copy.labels = torch.where(g.labels > 0, places[g.labels.clamp(min=0).long()], g.labels)
+        return copy, ids[BACKOFF]
+
+    return Grammar(over)
+
+
 # option -> function of (path, the head's tokenizer, device) that loads what the search gets in the path's place
 LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
     "graph": _graph,
     "hotwords": _hotwords,
     "lm": _token_lm,
+    "rescore_graph": _grammar,
     "subtract_lm": _token_lm,
 }

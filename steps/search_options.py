@@ -18,6 +18,12 @@ class Option(NamedTuple):
     help: str
 
 
+def _topology(text: str) -> str:
+    if text not in ("standard", "modified"):
+        raise argparse.ArgumentTypeError(f"{text} is neither standard nor modified")
+    return text
+
+
 # of all searches; a method's own defaults are in steps.search.methods
 OPTIONS: dict[str, Option] = {
     "beam": Option(count, "hypotheses kept by prefix_beam, modified_beam and beam (4)"),
@@ -32,8 +38,8 @@ OPTIONS: dict[str, Option] = {
     "no_repeat_ngram": Option(natural, "beam of attention and llm: no so many tokens twice (0)"),
     "ctc_head": Option(str, "beam of attention and llm: CTC head to score with"),
     "ctc_weight": Option(share, "beam of attention and llm: its share of the score (0.3)"),
-    "graph": Option(str, "hlg: the folder that steps.lang.graph wrote"),
-    "lm_scale": Option(scale, "factor of the language model's scores (hlg 1, the beams 0.3)"),
+    "graph": Option(str, "lattices: the folder that steps.lang.graph wrote"),
+    "lm_scale": Option(scale, "factor of the language model's scores (lattices 1, the beams 0.3)"),
     "lm": Option(
         str, "prefix_beam and modified_beam: language model of the head's tokens, an ARPA file or a model folder"
     ),
@@ -42,10 +48,16 @@ OPTIONS: dict[str, Option] = {
     "ilm_scale": Option(scale, "modified_beam: factor of the transducer's own language model, subtracted (0)"),
     "hotwords": Option(str, "file of words and phrases to prefer, one a line, perhaps with ' :bonus'"),
     "hotwords_scale": Option(scale, "nats a token that a hotword's bonus is times (1.5)"),
-    "search_beam": Option(positive, "hlg: nats below the best, while searching (20)"),
-    "output_beam": Option(positive, "hlg: nats below the best, in the lattice (8)"),
-    "max_active": Option(count, "hlg: states kept a frame (10000)"),
-    "nbest": Option(count, "also write that many hypotheses of beam searches"),
+    "lattice_scale": Option(scale, "lattices: factor of the graph's scores while they are made (1)"),
+    "search_beam": Option(positive, "lattices: nats below the best, while searching (20)"),
+    "output_beam": Option(positive, "lattices: nats below the best, in the lattice (8)"),
+    "max_active": Option(count, "lattices: states kept a frame (10000)"),
+    "rescore_graph": Option(str, "whole_lattice: a folder of steps.lang.graph, or an ARPA file, of a larger model"),
+    "topology": Option(_topology, "h: standard or modified (a repeated token needs no blank between: smaller)"),
+    "num_paths": Option(count, "n-best lists of lattices: paths drawn (100)"),
+    "nbest_scale": Option(positive, "n-best lists of lattices: less gives more different ones (0.5)"),
+    "mbr_scale": Option(scale, "nbest: take what the others agree with most, sharpened by this (0: the most probable)"),
+    "nbest": Option(count, "also write that many hypotheses of beam searches and lattices"),
 }
 
 

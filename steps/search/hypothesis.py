@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+NO_PATH = -1e10  # the score where a graph allows nothing; JSON has no -inf
+
 
 @dataclass
 class Hypothesis:
@@ -14,7 +16,8 @@ class Hypothesis:
 
     `tokens` are token ids; `frames` the encoder frame at which each token was emitted; `score` the log probability
     of the whole (nats); `token_scores` the log probability of each token at its frame (nats); `words` what a graph
-    wrote for them, None where the tokens spell the text themselves.
+    wrote for them, None where the tokens spell the text themselves; `parts` what the score was made of, by name,
+    before scales: `am` of the acoustic model, `lm` of a graph, and what hypotheses were rescored with.
     """
 
     tokens: list[int]
@@ -22,6 +25,7 @@ class Hypothesis:
     score: float
     token_scores: list[float]
     words: list[str] | None = None
+    parts: dict[str, float] | None = None
 
 
 def from_frames(tokens: Tensor, token_scores: Tensor, scores: Tensor) -> list[list[Hypothesis]]:

@@ -10,7 +10,8 @@ from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.fusion import InternalLm, TokenScorer
 from steps.search.hypothesis import Hypothesis
-from steps.search.lattice import ctc_hlg
+from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
+from steps.search.rescoring import ctc_whole_lattice
 from steps.search.spoken import Spoken
 from steps.search.transducer import modified_beam_search, transducer_greedy
 
@@ -93,14 +94,18 @@ _AUTOREGRESSIVE = {
         },
     ),
 }
+_BEAMS = {"lattice_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000}
+_LATTICE = {**_BEAMS, "nbest": 1, "num_paths": 100, "nbest_scale": 0.5}
+_GRAPH = {"graph": "", "lm_scale": 1.0, **_LATTICE}
 METHODS: dict[str, dict[str, Method]] = {
     "attention": _AUTOREGRESSIVE,
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
-        "hlg": Method(
-            _with_log_probs(ctc_hlg),
-            {"graph": "", "lm_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000},
-            needs=("graph",),
+        "h": Method(ctc_topology, {"topology": "", **_LATTICE}, needs=("topology",)),
+        "hlg": Method(ctc_graph, _GRAPH, needs=("graph",)),
+        "nbest": Method(ctc_nbest, {**_GRAPH, "mbr_scale": 0.0}, needs=("graph",)),
+        "whole_lattice": Method(
+            ctc_whole_lattice, {"graph": "", "rescore_graph": "", "lm_scale": 1.0, **_BEAMS}, ("graph", "rescore_graph")
         ),
         "prefix_beam": Method(_prefix_beam, {"beam": 4, "nbest": 1, **_FUSION}),
     },

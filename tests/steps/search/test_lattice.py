@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from functools import cache
+import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,68 +13,30 @@ from steps.lang.arcs import Arcs
 from steps.lang.graph import load_graph
 from steps.lang.graph import main as make_graph
 from steps.lang.hlg import compose_hlg, compose_lg
-from steps.lang.lexicon import BACKOFF, disambiguated, lexicon_graph
+from steps.lang.lexicon import BACKOFF, lexicon_graph
 from steps.lang.prepare import prepare
 from steps.lang.tables import read_table, word_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.backoff import BOS, EOS
-from steps.lm.grammar import grammar
-from steps.lm.kneser_ney import estimate, vocabulary
 from steps.lm.ngram import main as ngram
-from steps.objectives.backend import load_k2
 from steps.search.ctc import ctc_greedy
-from steps.search.hypothesis import Hypothesis
-from steps.search.lattice import NO_PATH, DecodingGraph, best_paths, ctc_hlg, graph_lattice
+from steps.search.hypothesis import NO_PATH
+from steps.search.lattice import DecodingGraph, best_paths, graph_lattice, topology_graph
+from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
 from steps.search.plan import plan_searches
 from tests.steps.lm.ngram_text import sentences
+from tests.steps.search.tiny_graphs import (
+    TOKENS,
+    acoustic_scores,
+    decoding_graph,
+    graphs,
+    heard,
+    sentence_scores,
+    sentence_tokens,
+)
 from utils.errors import UserError
 
 pytestmark = pytest.mark.k2
-
-ENTRIES = [("a", ("x",)), ("ab", ("x", "y")), ("b", ("y",)), ("bee", ("y",)), ("aa", ("x", "x"))]
-TEXT = [["a", "b"], ["ab"], ["ab", "a"], ["bee", "a"], ["b", "b"], ["aa", "b"], ["a"], ["a", "bee", "ab"]]
-TOKENS = ["<blk>", "x", "y"]
-
-
-def graphs(order: int):
-    """HLG, and the arcs of its G, over an n-gram model of this order."""
-    model = estimate(TEXT, order, vocabulary(TEXT)).model
-    words = word_table(vocabulary(TEXT))
-    spelled, highest = disambiguated(ENTRIES)
-    table = [*TOKENS, *(f"#{i}" for i in range(highest + 1))]
-    g, _ = grammar(model, words)
-    lg = compose_lg(
-        lexicon_graph(spelled, table, words, loops=True).to_k2(),
-        g.to_k2(acceptor=True),
-        len(TOKENS),
-        words.index(BACKOFF),
-    )
-    return lg, g, words
-
-
-def sentence_scores(g, words: list[str], longest: int) -> dict[tuple[int, ...], float]:
-    """The best path of G for every sentence of up to `longest` words."""
-    spoken = [words.index(word) for word, _ in ENTRIES]
-    backoff, end = words.index(BACKOFF), int(g.target.max())
-
-    leaving: dict[int, list[tuple[int, int, float]]] = {}
-    for source, *arc in zip(g.source.tolist(), g.label.tolist(), g.target.tolist(), g.score.tolist(), strict=True):
-        leaving.setdefault(source, []).append(tuple(arc))
-
-    @cache
-    def best(state: int, rest: tuple[int, ...]) -> float:
-        found = [-np.inf]
-        for label, target, score in leaving.get(state, []):
-            if label == backoff:
-                found.append(score + best(target, rest))
-            elif label == -1 and not rest and target == end:
-                found.append(score)
-            elif rest and label == rest[0]:
-                found.append(score + best(target, rest[1:]))
-        return max(found)
-
-    sentences = itertools.chain(*(itertools.product(spoken, repeat=n) for n in range(longest + 1)))
-    return {sentence: best(0, sentence) for sentence in sentences}
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -86,18 +48,13 @@ def test_the_best_path_is_the_best_of_all(order, seed):
     lg, g, words = graphs(order)
     hlg = compose_hlg(lg, len(TOKENS))
     _, found, scores = best_paths(graph_lattice(hlg, log_probs, lens, 100.0, 100.0))
-    spelled = {words.index(word): tuple(TOKENS.index(t) for t in tokens) for word, tokens in ENTRIES}
     language = sentence_scores(g, words, 5)
     for row, length in enumerate(lens.tolist()):
-        acoustic: dict[tuple[int, ...], float] = {}
-        for path in itertools.product(range(3), repeat=length):
-            tokens = tuple(token for token, _ in itertools.groupby(path) if token)
-            score = sum(float(log_probs[row, t, token]) for t, token in enumerate(path))
-            acoustic[tokens] = max(acoustic.get(tokens, -np.inf), score)
+        acoustic = acoustic_scores(log_probs[row], length)
         totals = {
             sentence: acoustic[tokens] + score
             for sentence, score in language.items()
-            if (tokens := tuple(t for word in sentence for t in spelled[word])) in acoustic
+            if (tokens := sentence_tokens(sentence, words)) in acoustic
         }
         best = max(totals, key=totals.__getitem__)
         assert scores[row].item() == pytest.approx(totals[best], abs=1e-3)
@@ -112,12 +69,23 @@ def test_nothing_that_is_no_word_is_written():
 
 
 def test_the_topology_alone_gives_the_most_probable_labels():
-    log_probs, lens = (2 * torch.randn(4, 9, 5)).log_softmax(-1), torch.tensor([3, 9, 1, 7])
-    _, found, scores = best_paths(graph_lattice(load_k2().ctc_topo(4), log_probs, lens, 100.0, 100.0))
-    for row, length in enumerate(lens.tolist()):
-        best, labels = log_probs[row, :length].max(-1)
-        assert found[row] == [token for token, _ in itertools.groupby(labels.tolist()) if token]
-        assert scores[row].item() == pytest.approx(float(best.sum()), abs=1e-4)
+    log_probs, lens = (2 * torch.randn(4, 9, 5)).log_softmax(-1), torch.tensor([3, 9, 0, 7])
+    found = ctc_topology(heard(log_probs, lens), "ctc", "standard")
+    for (one,), (other,) in zip(found, ctc_greedy(log_probs, lens), strict=True):
+        assert (one.tokens, one.frames, one.words) == (other.tokens, other.frames, None)
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+        assert one.token_scores == pytest.approx(other.token_scores)
+
+
+def test_the_modified_topology_needs_no_blank_between_equal_tokens():
+    log_probs = torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7]]).log()[None]
+    ((one,),) = ctc_topology(heard(log_probs, torch.tensor([3])), "ctc", "modified")
+    assert one.tokens in ([1, 2], [1, 1, 2]) and one.score == pytest.approx(math.log(0.8 * 0.8 * 0.7))
+
+
+def test_a_topology_that_would_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"--topology standard has 51865² arcs .*: give --topology modified"):
+        topology_graph(51865, False, torch.device("cpu"))
 
 
 def test_an_utterance_that_the_graph_has_no_path_for_is_empty():
@@ -136,8 +104,23 @@ def test_an_utterance_that_the_graph_has_no_path_for_is_empty():
         log_probs[:, frame, token] = 0.0
     _, found, scores = best_paths(graph_lattice(compose_hlg(lg, 3), log_probs, torch.tensor([3, 6]), 100.0, 100.0))
     assert found == [[], [word]] and scores.tolist() == [-np.inf, 0.0]
-    (nothing,), (whole,) = ctc_hlg(log_probs, torch.tensor([3, 6]), DecodingGraph(compose_hlg(lg, 3), words))
-    assert (nothing.tokens, nothing.words, nothing.score) == ([], [], NO_PATH) and whole.words == ["long"]
+    spoken, graph = heard(log_probs, torch.tensor([3, 6])), DecodingGraph(compose_hlg(lg, 3), words)
+    for search in (partial(ctc_graph, nbest=3), ctc_graph, ctc_nbest):
+        (nothing,), (whole,) = search(spoken, "ctc", graph)
+        assert (nothing.tokens, nothing.words, nothing.score) == ([], [], NO_PATH) and whole.words == ["long"]
+
+
+def test_beams_are_widened_where_they_leave_no_path(monkeypatch):
+    """With one state a frame the path to the end is lost."""
+    torch.manual_seed(0)
+    log_probs, lens = (2 * torch.randn(4, 6, 3)).log_softmax(-1), torch.tensor([6, 5, 6, 4])
+    graph, tight = decoding_graph(2), {"search_beam": 0.5, "max_active": 1}
+    _, _, scores = best_paths(graph_lattice(graph.hlg, log_probs, lens, **tight))
+    found = [row[0] for row in ctc_graph(heard(log_probs, lens), "ctc", graph, **tight)]
+    lost = scores.isinf().tolist()
+    assert any(lost) and not all(lost) and all(hypothesis.score > NO_PATH for hypothesis in found)
+    kept = [(row.score, score) for row, score, gone in zip(found, scores.tolist(), lost, strict=True) if not gone]
+    assert [one for one, _ in kept] == pytest.approx([other for _, other in kept])
 
 
 @pytest.fixture(scope="module")
@@ -170,24 +153,30 @@ def test_hypotheses_have_words_tokens_and_frames(folder):
     table = read_table(folder / "graph/words.txt")
     graph = DecodingGraph(load_graph(folder / "graph"), table)
     with torch.inference_mode():  # as programs search
-        (first,), (second,) = ctc_hlg(log_probs * 1, lens * 1, graph)
+        (first,), (second,) = ctc_graph(heard(log_probs * 1, lens * 1), "ctc", graph)
     assert first.words == text.split() and first.tokens == ids
     assert first.frames == [3 * place for place in range(len(ids))]
     assert first.token_scores == pytest.approx([float(log_probs[0, 3 * i, token]) for i, token in enumerate(ids)])
     _, words, scores = best_paths(graph_lattice(load_graph(folder / "graph"), log_probs, lens))
     assert [[table[word] for word in row] for row in words] == [first.words, second.words]
     assert [first.score, second.score] == pytest.approx(scores.tolist(), abs=1e-3)
-    assert ctc_hlg(log_probs, torch.tensor([0, 4]), graph) == [[Hypothesis([], [], 0.0, [], [])], [second]]
-    assert ctc_hlg(log_probs[:, :0], torch.tensor([0, 0]), graph) == 2 * [[Hypothesis([], [], 0.0, [], [])]]
-    silent = ctc_hlg(log_probs, lens, graph, lm_scale=1e-6)[0][0]
-    assert silent.score > first.score
+    for search in (ctc_graph, partial(ctc_graph, nbest=2), ctc_nbest):
+        (nothing,), (again, *_) = search(heard(log_probs, torch.tensor([0, 4])), "ctc", graph)
+        assert (nothing.tokens, nothing.score, nothing.words) == ([], 0.0, []) and again.words == second.words
+        assert all(row[0].words == [] for row in search(heard(log_probs[:, :0], torch.tensor([0, 0])), "ctc", graph))
+    silent = ctc_graph(heard(log_probs, lens), "ctc", graph, lm_scale=0.0)[0][0]
+    assert silent.score > first.score and silent.score == pytest.approx(silent.parts["am"])
 
 
 @pytest.mark.parametrize(
     ("names", "options", "sentence"),
     [
         (["ctc:hlg"], {}, "--search ctc:hlg wants --graph: give it, or another search"),
-        (["ctc:greedy"], {"lm_scale": 2.0}, "--lm-scale does nothing for ctc:greedy: it is an option of ctc:hlg"),
+        (
+            ["ctc:greedy"],
+            {"lm_scale": 2.0},
+            "--lm-scale does nothing for ctc:greedy: it is an option of ctc:hlg",
+        ),
     ],
 )
 def test_a_search_without_its_graph(names, options, sentence):
@@ -198,4 +187,4 @@ def test_a_search_without_its_graph(names, options, sentence):
 def test_all_methods_are_those_that_have_what_they_need():
     every = [search.label for search in plan_searches([], {"ctc": "ctc"}, {"graph": "g"}, "exp/m")]
     without = [search.label for search in plan_searches([], {"ctc": "ctc"}, {}, "exp/m")]
-    assert every == ["greedy", "hlg", "prefix_beam"] and without == ["greedy", "prefix_beam"]
+    assert every == ["greedy", "hlg", "nbest", "prefix_beam"] and without == ["greedy", "prefix_beam"]
