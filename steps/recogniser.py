@@ -66,16 +66,18 @@ class Recogniser:
                     search.options["max_length_ratio"] = float(search.options["max_tokens"])
         # what a search is told of an utterance before its first token
         self.prompt_of = {
-            search.head: prompt
+            head: prompt
             for search in self.searches
-            if (prompt := head_prompt(self.config.heads[search.head], self.tokenizers[search.head])) is not None
+            for head in (search.head, *search.others().values())
+            if (prompt := head_prompt(self.config.heads[head], self.tokenizers[head])) is not None
         }
 
     def _check_tokens(self) -> None:
         for search in self.searches:
-            ctc = search.options.get("ctc_head")
-            if ctc and self.tokenizers[ctc].tokens != self.tokenizers[search.head].tokens:
-                raise UserError(f"--ctc-head {ctc} has other tokens than {search.head}: give one that shares them.")
+            for option, other in search.others().items():
+                if self.tokenizers[other].tokens != self.tokenizers[search.head].tokens:
+                    given = f"--{option.replace('_', '-')} {other}"
+                    raise UserError(f"{given} has other tokens than {search.head}: give one that shares them.")
 
     def _check_finite(self) -> None:
         for name, value in self.model.state_dict().items():

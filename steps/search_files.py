@@ -13,14 +13,15 @@ from steps.lang.hotwords import spelled_hotwords
 from steps.lang.lexicon import BACKOFF
 from steps.lang.tables import read_table, read_tokens, word_table
 from steps.lm.arpa import read_arpa
-from steps.lm.neural import open_language_model
 from steps.lm.grammar import grammar
+from steps.lm.neural import open_language_model
+from steps.lm.text_scorer import TextScorer, open_text_scorer
 from steps.lm.token_ngram import NgramScorer
 from steps.objectives.backend import load_k2
 from steps.search.fusion import TokenScorer
 from steps.search.hotwords import Hotwords
 from steps.search.lattice import DecodingGraph
-from steps.search.rescoring import Grammar
+from steps.search.whole_lattice import Grammar
 from utils.errors import UserError
 from utils.files import require
 
@@ -74,11 +75,16 @@ def _grammar(path: str, tokenizer: Any, device: torch.device) -> Grammar:
     return Grammar(over)
 
 
+def _text_scorer(path: str, tokenizer: Any, device: torch.device) -> TextScorer:
+    return open_text_scorer(path, device=device)
+
+
 # option -> function of (path, the head's tokenizer, device) that loads what the search gets in the path's place
 LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
     "graph": _graph,
     "hotwords": _hotwords,
     "lm": _token_lm,
     "rescore_graph": _grammar,
+    "rescore_lm": _text_scorer,
     "subtract_lm": _token_lm,
 }

@@ -36,7 +36,7 @@ OPTIONS: dict[str, Option] = {
     "max_tokens": Option(count, "attention and llm: longest text (200)"),
     "max_length_ratio": Option(positive, "attention and llm: longest text, per frame (1)"),
     "no_repeat_ngram": Option(natural, "beam of attention and llm: no so many tokens twice (0)"),
-    "ctc_head": Option(str, "beam of attention and llm: CTC head to score with"),
+    "ctc_head": Option(str, "beam of attention and llm, rescore: CTC head to score with"),
     "ctc_weight": Option(share, "beam of attention and llm: its share of the score (0.3)"),
     "graph": Option(str, "lattices: the folder that steps.lang.graph wrote"),
     "lm_scale": Option(scale, "factor of the language model's scores (lattices 1, the beams 0.3)"),
@@ -53,12 +53,26 @@ OPTIONS: dict[str, Option] = {
     "output_beam": Option(positive, "lattices: nats below the best, in the lattice (8)"),
     "max_active": Option(count, "lattices: states kept a frame (10000)"),
     "rescore_graph": Option(str, "whole_lattice: a folder of steps.lang.graph, or an ARPA file, of a larger model"),
+    "rescore_lm": Option(str, "rescore: language model of texts: an ARPA file of words, a folder, a hub name"),
+    "rescore_scale": Option(scale, "rescore: factor of its scores (0.5)"),
+    "attention_head": Option(str, "rescore: attention head that scores as well"),
+    "attention_scale": Option(scale, "rescore: factor of its scores (0.5)"),
+    "ctc_scale": Option(scale, "rescore: factor of the scores of --ctc-head (0.5)"),
     "topology": Option(_topology, "h: standard or modified (a repeated token needs no blank between: smaller)"),
     "num_paths": Option(count, "n-best lists of lattices: paths drawn (100)"),
     "nbest_scale": Option(positive, "n-best lists of lattices: less gives more different ones (0.5)"),
-    "mbr_scale": Option(scale, "nbest: take what the others agree with most, sharpened by this (0: the most probable)"),
+    "mbr_scale": Option(scale, "nbest, rescore: above 0 take what most agree with, sharpened by this (0)"),
     "nbest": Option(count, "also write that many hypotheses of beam searches and lattices"),
 }
+
+
+def add_model_arguments(parser: Parser) -> None:
+    """The options that say which model recognises, and on what."""
+    parser.add_argument("--model", required=True, help="model folder, exp/<model>")
+    parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
 
 
 def add_arguments(parser: Parser, files_follow: bool = False, leave_out: tuple[str, ...] = ()) -> None:
@@ -66,11 +80,7 @@ def add_arguments(parser: Parser, files_follow: bool = False, leave_out: tuple[s
 
     Where files follow the options, every search has a `--search` of its own: it must not take a file for another one.
     """
-    parser.add_argument("--model", required=True, help="model folder, exp/<model>")
-    parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
+    add_model_arguments(parser)
     group = parser.add_argument_group("searches", "each method has its own options; what is not given is its default")
     group.add_argument(
         "--search",

@@ -1,4 +1,4 @@
-"""The YAML in the READMEs is what steps.train reads."""
+"""The YAML in the READMEs is what steps.train reads, or --searches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steps.search.plan import plan_searches
+from steps.search_options import read_searches
 from steps.train import config_kind
 from steps.training.config import TrainConfig
 from utils.options import check_config
@@ -25,8 +27,14 @@ def test_there_are_some():
 
 
 @pytest.mark.parametrize(("file", "number", "block"), BLOCKS)
-def test_a_block_is_a_configuration(file, number, block):
+def test_a_block_is_a_configuration(file, number, block, tmp_path):
     values = yaml.safe_load(block)
+    if all(":" in key for key in values):
+        (tmp_path / "searches.yaml").write_text(block)
+        searches = read_searches(str(tmp_path / "searches.yaml"))
+        first = {name: {key: values[0] for key, values in own.items()} for name, own in searches.items()}
+        plan_searches(first, {head: head for head in ("attention", "ctc", "transducer")}, {}, file)
+        return
     if (kind := config_kind(values)) is TrainConfig:
         values = {"encoder": {"name": "zipformer"}, "data": {"train": "data/train/cuts.jsonl.gz"}, **values}
     check_config(values, kind, f"{file}, block {number}")

@@ -113,6 +113,15 @@ class AttentionHead(Head):
         logits = logits[:, -after.shape[1] :].float()
         return {"attention": smoothed_cross_entropy(logits, after, self.config.label_smoothing)}
 
+    def score(self, encoder_out: Tensor, lens: Tensor, prompts: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
+        """ln p `(N,)` of each of `tokens (N, U)` and of its end behind `token_lens (N,)`, as searches add it up."""
+        device = encoder_out.device
+        before, after = teacher_forcing(tokens.to(device), token_lens.to(device), prompts.to(device), self.eos_id)
+        logits = self.decoder(before, encoder_out, lens)[:, -after.shape[1] :].float()
+        logits[..., self.suppressed] = float("-inf")
+        costs = F.cross_entropy(logits.flatten(0, 1), after.flatten(), ignore_index=IGNORED, reduction="none")
+        return -costs.view_as(after).sum(1)
+
     def start(self, encoder_out: Tensor, lens: Tensor):
         """The decoder's state before the prompt, for searches."""
         return self.decoder.start(encoder_out, lens)

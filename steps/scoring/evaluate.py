@@ -128,6 +128,17 @@ def _score_under(rules: TextRules, raw: Decoded, settings: Settings, comet: Come
     return _Scored(decoded, measures, list(listing), entry, replicates)
 
 
+def whole_scores(decoded: Decoded, rules: TextRules) -> dict[str, float | None]:
+    """The scores of all utterances under `rules` by the measures' names, without intervals."""
+    decoded = decoded.under(rules)
+    if decoded.target_language is None:
+        measures = error_measures(decoded, word_alignments(decoded))
+    else:
+        measures = translation_measures(decoded, rules, 0, 0)
+    scores, _ = score_group(measures, np.ones(len(decoded.ids), dtype=bool), Resampling(replicates=0))
+    return {name: entry["value"] for name, entry in scores.items()}
+
+
 def score_folder(folder: str | Path, settings: Settings) -> System:
     """Score one decode folder and write its score.json, failures.json and errors.txt."""
     raw = read_decoded(folder, settings.references)

@@ -102,6 +102,11 @@ def read_decoded(folder: str | Path, more: Sequence[ReferenceFile] = ()) -> Deco
     _check_model(folder, about)
     rows = read_rows(path)
     _check_count(path, about, len(rows))
+    return decoded_rows(path, about, rows, more)
+
+
+def decoded_rows(path: Path, about: dict, rows: list[dict], more: Sequence[ReferenceFile] = ()) -> Decoded:
+    """`read_decoded` of what `path` holds, `rows`, and `decode.json`, `about`."""
     target = _target(path, about, rows)
     language = parse_target(target)
     added = [file.of(path, [row["id"] for row in rows]) for file in more]
@@ -112,7 +117,7 @@ def read_decoded(folder: str | Path, more: Sequence[ReferenceFile] = ()) -> Deco
         raise UserError(f"{path} has no reference for '{target}' in any of its {len(rows)} utterances to score.")
     named = sorted({name for row in scored for name in row.get("subsets") or {}})
     return Decoded(
-        **{"folder": folder, "about": about, "target": target},
+        **{"folder": path.parent, "about": about, "target": target},
         ids=[row["id"] for row in scored],
         languages=[row.get("language") or "und" for row in scored],
         references=[references[row["id"]] for row in scored],

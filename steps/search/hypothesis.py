@@ -17,7 +17,8 @@ class Hypothesis:
     `tokens` are token ids; `frames` the encoder frame at which each token was emitted; `score` the log probability
     of the whole (nats); `token_scores` the log probability of each token at its frame (nats); `words` what a graph
     wrote for them, None where the tokens spell the text themselves; `parts` what the score was made of, by name,
-    before scales: `am` of the acoustic model, `lm` of a graph, and what hypotheses were rescored with.
+    before scales: `am` of the acoustic model, `lm` of a graph, `first` of a search that came
+    before, and what hypotheses were rescored with.
     """
 
     tokens: list[int]

@@ -11,9 +11,10 @@ from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.fusion import InternalLm, TokenScorer
 from steps.search.hypothesis import Hypothesis
 from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
-from steps.search.rescoring import ctc_whole_lattice
+from steps.search.rescoring import RESCORED, ctc_rescore, rescoring
 from steps.search.spoken import Spoken
 from steps.search.transducer import modified_beam_search, transducer_greedy
+from steps.search.whole_lattice import ctc_whole_lattice
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Method:
 
     search: Callable[..., list[list[Hypothesis]]]
     options: dict[str, Any]  # with their defaults
-    needs: tuple[str, ...] = ()  # options that must be given
+    needs: tuple[str, ...] = ()  # options that must be given; of "one|another" one is enough
 
 
 def _with_log_probs(search: Callable) -> Callable:
@@ -97,6 +98,10 @@ _AUTOREGRESSIVE = {
 _BEAMS = {"lattice_scale": 1.0, "search_beam": 20.0, "output_beam": 8.0, "max_active": 10000}
 _LATTICE = {**_BEAMS, "nbest": 1, "num_paths": 100, "nbest_scale": 0.5}
 _GRAPH = {"graph": "", "lm_scale": 1.0, **_LATTICE}
+_SOURCE = "rescore_lm|attention_head|mbr_scale"
+_CTC_RESCORED = {key: value for key, value in RESCORED.items() if not key.startswith("ctc_")}
+_PREFIX_BEAM = {"beam": 4, "nbest": 1, **_FUSION}
+_MODIFIED_BEAM = {**_PREFIX_BEAM, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True, "ilm_scale": 0.0}
 METHODS: dict[str, dict[str, Method]] = {
     "attention": _AUTOREGRESSIVE,
     "ctc": {
@@ -107,17 +112,14 @@ METHODS: dict[str, dict[str, Method]] = {
         "whole_lattice": Method(
             ctc_whole_lattice, {"graph": "", "rescore_graph": "", "lm_scale": 1.0, **_BEAMS}, ("graph", "rescore_graph")
         ),
-        "prefix_beam": Method(_prefix_beam, {"beam": 4, "nbest": 1, **_FUSION}),
+        "rescore": Method(ctc_rescore, {**_GRAPH, **_CTC_RESCORED}, ("graph", _SOURCE)),
+        "prefix_beam": Method(_prefix_beam, _PREFIX_BEAM),
+        "prefix_rescore": Method(rescoring(_prefix_beam), {**_PREFIX_BEAM, **_CTC_RESCORED}, (_SOURCE,)),
     },
     "llm": _AUTOREGRESSIVE,
     "transducer": {
         "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
-        "modified_beam": Method(
-            _modified_beam,
-            {
-                **{"beam": 4, "nbest": 1, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True},
-                **{**_FUSION, "ilm_scale": 0.0},
-            },
-        ),
+        "modified_beam": Method(_modified_beam, _MODIFIED_BEAM),
+        "rescore": Method(rescoring(_modified_beam), {**_MODIFIED_BEAM, **RESCORED}, (f"{_SOURCE}|ctc_head",)),
     },
 }

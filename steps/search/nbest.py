@@ -37,6 +37,14 @@ class Candidates:
         every = [hypothesis.parts[name] for hypotheses in self.lists for hypothesis in hypotheses]
         return torch.tensor(every, dtype=torch.float64)
 
+    def rows(self) -> list[int]:
+        """The utterance of each hypothesis."""
+        return [row for row, hypotheses in enumerate(self.lists) for _ in hypotheses]
+
+    def tokens(self) -> list[list[int]]:
+        """The tokens of each hypothesis."""
+        return [hypothesis.tokens for hypotheses in self.lists for hypothesis in hypotheses]
+
     def ranked(
         self, scores: Tensor, nbest: int = 1, mbr_scale: float = 0.0, more: Mapping[str, Tensor] | None = None
     ) -> list[list[Hypothesis]]:

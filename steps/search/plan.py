@@ -11,6 +11,8 @@ from steps.search.methods import METHODS, Method
 from steps.search.spoken import Spoken
 from utils.errors import UserError, nearest
 
+HEAD_OPTIONS = {"ctc_head": "ctc", "attention_head": "attention"}  # options that name another head, of this type
+
 
 @dataclass(frozen=True)
 class Search:
@@ -26,6 +28,10 @@ class Search:
     def name(self) -> str:
         """`<head>:<label>`, as on the command line."""
         return f"{self.head}:{self.label}"
+
+    def others(self) -> dict[str, str]:
+        """The other heads that it uses, by option."""
+        return {option: self.options[option] for option in HEAD_OPTIONS if self.options.get(option)}
 
     def __call__(self, spoken: Spoken) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first; options that name files are replaced by what these hold."""
@@ -47,7 +53,7 @@ def plan_searches(
         f"{head}:{name}": {}
         for head in heads
         for name, method in METHODS[heads[head]].items()
-        if all(options.get(needed) for needed in method.needs)
+        if not _lacking(method, options)
     }
     searches = []
     for name, extra in own.items():
@@ -60,9 +66,9 @@ def plan_searches(
             raise UserError(f"--search {name}: give {choices}{wrong}.")
         _check_options([(name, known[method])], extra)
         given = {**options, **extra}
-        for needed in known[method].needs:
-            if not given.get(needed):
-                raise UserError(f"--search {name} wants --{_option(needed)}: give it, or another search.")
+        for needed in _lacking(known[method], given):
+            wanted = " or ".join(f"--{_option(key)}" for key in needed.split("|"))
+            raise UserError(f"--search {name} wants {wanted}: give it, or another search.")
         defaults = known[method].options
         chosen = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
         searches.append(Search(head, label, chosen, known[method]))
@@ -74,6 +80,11 @@ def plan_searches(
 
 def _option(key: str) -> str:
     return key.replace("_", "-")
+
+
+def _lacking(method: Method, options: Mapping[str, Any]) -> list[str]:
+    """What a method needs and these options do not have."""
+    return [needed for needed in method.needs if not any(options.get(key) for key in needed.split("|"))]
 
 
 def _known_head(head: str, heads: dict[str, str], model: str) -> str:
@@ -97,5 +108,8 @@ def _check_options(searches: list[tuple[str, Method]], options: Mapping[str, Any
 def _check_values(search: Search, heads: dict[str, str]) -> None:
     if search.options.get("nbest", 1) > search.options.get("beam", 1 << 30):
         raise UserError(f"--nbest {search.options['nbest']} is more than --beam {search.options['beam']} can hold.")
-    if (ctc := search.options.get("ctc_head")) and heads.get(ctc) != "ctc":
-        raise UserError(f"--ctc-head {ctc}: the model has no CTC head of that name{nearest(ctc, heads)}.")
+    for option, kind in HEAD_OPTIONS.items():
+        if (other := search.options.get(option)) and heads.get(other) != kind:
+            called = "CTC" if kind == "ctc" else kind
+            wrong = f"the model has no {called} head of that name{nearest(other, heads)}"
+            raise UserError(f"--{_option(option)} {other}: {wrong}.")

@@ -1,120 +1,155 @@
-"""Second passes: whole lattices with a larger n-gram model, n-best lists with whatever can score a text."""
+"""N-best lists rescored with whatever can score a whole text: language models, an attention decoder, a CTC head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from steps.objectives.backend import load_k2
+from steps.objectives.ctc import ctc_loss
 from steps.search.hypothesis import Hypothesis
-from steps.search.lattice import DecodingGraph, Lattice, for_k2, shared_lattice, words_read
+from steps.search.lattice import DecodingGraph, for_k2
+from steps.search.nbest import Candidates, shared_nbest
 from steps.search.spoken import Spoken
 
-if TYPE_CHECKING:
-    import k2
-
-# occupancies below which arcs go, one after the other while a lattice is too large (icefall's)
-PRUNING = [10.0**power for power in range(-10, 0)]
-
-
-class Grammar:
-    """A G to rescore with: `make` builds it, an acceptor, over a table of words, and says which label backs off."""
-
-    def __init__(self, make: Callable[[Sequence[str]], tuple[k2.Fsa, int]]) -> None:
-        self._make = make
-        self._made: dict[int, tuple[Sequence[str], tuple[k2.Fsa, int]]] = {}
-
-    def over(self, words: Sequence[str]) -> tuple[k2.Fsa, int]:
-        """G with epsilons where it backs off and as loops, its labels sorted places in `words`, and how many back-offs
-        may follow each other."""
-        if id(words) not in self._made:
-            k2 = load_k2()
-            g, backoff = self._make(words)
-            steps = _longest_backoff(g, backoff)
-            g.labels = torch.where(g.labels == backoff, 0, g.labels)
-            g.lm_scores = g.scores.clone()
-            g = k2.arc_sort(k2.add_epsilon_self_loops(k2.create_fsa_vec([g])))
-            self._made[id(words)] = words, (g, steps)  # the words stay, so that no others get their id
-        return self._made[id(words)][1]
+UNKNOWN = 25.0  # nats that a word costs which a language model gives no probability
+AT_ONCE = 4  # hypotheses an utterance that an attention decoder scores together
+RESCORED = {  # options and their defaults
+    **{"nbest": 1, "mbr_scale": 0.0, "rescore_lm": "", "rescore_scale": 0.5},
+    **{"attention_head": "", "attention_scale": 0.5, "ctc_head": "", "ctc_scale": 0.5},
+}
 
 
-def _longest_backoff(g: k2.Fsa, backoff: int) -> int:
-    """The most arcs labelled `backoff` that follow each other."""
-    arcs = g.arcs.values()[g.labels == backoff].long()
-    below = torch.arange(g.shape[0], device=arcs.device).index_copy(0, arcs[:, 0], arcs[:, 1])
-    count, reached = 0, below
-    while bool((reached != below[reached]).any()):
-        count, reached = count + 1, below[reached]
-    return count + bool(len(arcs))
+class TextScorer(Protocol):
+    """A language model to which texts are strings (`steps.lm.text_scorer`).
 
-
-def with_room(lattice: k2.Fsa, steps: int) -> k2.Fsa:
-    """`lattice`, words as labels, with `steps` arcs without a word behind every word and before the first ones.
-
-    k2's intersection for devices takes epsilons for symbols: G backs off where the lattice has an arc without a word.
+    `score` tells of each text, all `(N,)`: ln p of its `known` words, of the `rest` (-inf where these have no
+    probability), and how many these are (`unknown`).
     """
-    k2 = load_k2()
-    lattice = k2.invert(lattice)
-    words = lattice.aux_labels
-    first = lattice.arcs.values()[:, 0] == 0
-    before = first.long() * (words > 0)
-    sizes = 1 + before * steps + (words > 0) * steps
-    splits = torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int()
-    values = torch.zeros(int(splits[-1]), dtype=torch.int32, device=words.device)
-    values[splits[:-1].long() + before * steps] = words
-    shape = k2.ragged.create_ragged_shape2(splits, None, len(values))
-    lattice.aux_labels = k2.RaggedTensor(shape, values)
-    return k2.invert(lattice)
+
+    def score(self, texts: Sequence[str], languages: Sequence[str | None] | None = None) -> Any: ...
 
 
-def rescored_lattice(lattice: Lattice, grammar: Grammar) -> k2.Fsa:
-    """`lattice` with the scores of another G as its `lm_scores`, words as labels.
-
-    Where memory runs out, improbable arcs are left out, more and more.
-    """
-    k2 = load_k2()
-    g, steps = grammar.over(lattice.words)
-    fsa = k2.invert(lattice.fsa)
-    for threshold in [*PRUNING, None]:
-        fsa.scores = fsa.am_scores
-        roomy = with_room(fsa, steps)
-        del roomy.lm_scores
-        owners = torch.zeros(roomy.shape[0], dtype=torch.int32, device=roomy.device)
-        try:
-            found = k2.intersect_device(g, roomy, b_to_a_map=owners, sorted_match_a=True)
-            return k2.top_sort(k2.connect(found))
-        except RuntimeError:  # k2 does not say of which kind
-            if threshold is None:
-                raise
-        fsa.scores = fsa.am_scores + fsa.lm_scores
-        fsa = k2.prune_on_arc_post(fsa, threshold, use_double_scores=True)
-
-
-def ctc_whole_lattice(
+def ctc_rescore(
     spoken: Spoken,
     key: str,
     graph: DecodingGraph,
-    rescore_graph: Grammar,
     lm_scale: float = 1.0,
     lattice_scale: float = 1.0,
-    **beams: float,
+    num_paths: int = 100,
+    nbest_scale: float = 0.5,
+    **options: Any,
 ) -> list[list[Hypothesis]]:
-    """The best path of the lattice where another G's scores, `lm_scale` times, stand for those of the graph.
-
-    One hypothesis an utterance; `lattice_scale` and `beams` are those of `ctc_graph`.
-    """
-    k2 = load_k2()
-
-    def make() -> tuple[Lattice, k2.Fsa]:
-        lattice = shared_lattice(spoken, key, graph, lattice_scale, **beams)
-        return lattice, rescored_lattice(lattice, rescore_graph)
-
+    """N-best lists of lattices, rescored: the model's score, the graph's `lm_scale` times, and what `rescored` adds."""
+    options, beams = _own(options)
+    lists = (graph, lattice_scale, num_paths, nbest_scale)
     with for_k2():
-        name = ("whole lattice", key, graph, rescore_graph, lattice_scale, *sorted(beams.items()))
-        lattice, fsa = spoken.once(name, make)
-        fsa.scores = fsa.am_scores + lm_scale * fsa.lm_scores
-        best = k2.shortest_path(fsa, use_double_scores=True)
-        words = words_read(best)
-        return [[one] for one in lattice.hypotheses(best, words, range(len(words)), lm_scale)]
+        candidates = shared_nbest(spoken, key, *lists, **beams)
+    scores = candidates.part("am") + lm_scale * candidates.part("lm")
+    return rescored(spoken, (key, *lists, *sorted(beams.items())), candidates, scores, **options)
+
+
+def rescoring(search: Callable[..., list[list[Hypothesis]]]) -> Callable[..., list[list[Hypothesis]]]:
+    """A beam search `search(spoken, key, ...)` whose whole beam is then rescored."""
+
+    def call(spoken: Spoken, key: str, beam: int = 4, **options: Any) -> list[list[Hypothesis]]:
+        options, first = _own(options)
+
+        def make() -> Candidates:
+            found = search(spoken, key, beam=beam, nbest=beam, **first)
+            lists = [[replace(one, parts={"first": one.score}) for one in hypotheses] for hypotheses in found]
+            texts = [[spoken.text(key, one) for one in hypotheses] for hypotheses in lists]
+            return Candidates(lists, texts, [hypotheses[0] for hypotheses in lists])
+
+        name = (key, search, beam, *sorted(first.items()))
+        candidates = spoken.once(("nbest", *name), make)
+        return rescored(spoken, name, candidates, candidates.part("first"), **options)
+
+    return call
+
+
+def _own(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `rescored` takes of the options, and the others."""
+    return {k: v for k, v in options.items() if k in RESCORED}, {k: v for k, v in options.items() if k not in RESCORED}
+
+
+def rescored(
+    spoken: Spoken,
+    name: Hashable,
+    candidates: Candidates,
+    scores: Tensor,
+    nbest: int = 1,
+    mbr_scale: float = 0.0,
+    **sources: Any,
+) -> list[list[Hypothesis]]:
+    """The best of `candidates` after `scores (hypotheses of all,)` have got what others say, each with its scale.
+
+    Others, `sources`, are those of `RESCORED`: a `TextScorer`, and heads whose tokens are the candidates'. They are
+    asked once for all searches with candidates of this `name`.
+    """
+    more = {}
+    for part, (option, score) in SOURCES.items():
+        source, scale = sources.get(option), sources.get(f"{part}_scale")
+        if source and scale:
+            more[part] = spoken.once((part, source, name), partial(score, spoken, source, candidates))
+            scores = scores + scale * more[part]
+    return candidates.ranked(scores, nbest, mbr_scale, more)
+
+
+def text_scores(spoken: Spoken, scorer: TextScorer, candidates: Candidates) -> Tensor:
+    """ln p of each candidate's text, `(hypotheses of all,)`."""
+    rows, texts = candidates.rows(), [text for own in candidates.texts for text in own]
+    found = scorer.score(texts, [spoken.languages[row] for row in rows])
+    return torch.from_numpy(np.asarray(found.known + np.maximum(found.rest, -UNKNOWN * found.unknown)))
+
+
+def attention_scores(spoken: Spoken, key: str, candidates: Candidates) -> Tensor:
+    """ln p that the attention head gives each candidate's tokens and their end, `(hypotheses of all,)`."""
+    head, encoder_out, lens = spoken.at(key)
+    rows, tokens = candidates.rows(), candidates.tokens()
+    scores, step = torch.zeros(len(rows), dtype=torch.float64), AT_ONCE * max(len(lens), 1)
+    order = sorted(range(len(rows)), key=lambda i: len(tokens[i]))
+    for start in range(0, len(order), step):
+        places = order[start : start + step]
+        own = torch.tensor([rows[i] for i in places])
+        padded, sizes = _padded([tokens[i] for i in places])
+        here = own.to(encoder_out.device)
+        heard = encoder_out[here], lens[own.to(lens.device)].clamp(min=1), spoken.prompts[key][own]
+        scores[places] = head.score(*heard, padded, sizes).double().cpu()
+    return scores
+
+
+def ctc_scores(spoken: Spoken, key: str, candidates: Candidates) -> Tensor:
+    """ln p that the CTC head gives each candidate's tokens over all alignments, `(hypotheses of all,)`."""
+    log_probs, lens = spoken.log_probs(key), spoken.encoded.lens
+    rows = torch.tensor(candidates.rows(), dtype=torch.int64)
+    padded, sizes = _padded(candidates.tokens())
+    here = rows.to(log_probs.device)
+    costs = ctc_loss(log_probs[here], lens[rows.to(lens.device)], padded.to(here.device), sizes).double().cpu()
+    if not padded.shape[1]:
+        return -costs
+    repeats = ((padded[:, 1:] == padded[:, :-1]) & (torch.arange(1, padded.shape[1]) < sizes[:, None])).sum(1)
+    fits = sizes + repeats <= lens.cpu()[rows]  # the cost of what does not is 0
+    return torch.where(fits, -costs, -UNKNOWN * sizes)
+
+
+# part of the score -> the option that says who gives it, and how
+SOURCES: dict[str, tuple[str, Callable[[Spoken, Any, Candidates], Tensor]]] = {
+    "rescore": ("rescore_lm", text_scores),
+    "attention": ("attention_head", attention_scores),
+    "ctc": ("ctc_head", ctc_scores),
+}
+
+
+def _padded(tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Texts as `(N, U)` and their lengths `(N,)`."""
+    sizes = torch.tensor([len(own) for own in tokens])
+    padded = torch.zeros(len(tokens), max(map(len, tokens), default=0), dtype=torch.int64)
+    for row, own in zip(padded, tokens, strict=True):
+        row[: len(own)] = torch.tensor(own, dtype=torch.int64)
+    return padded, sizes

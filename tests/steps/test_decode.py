@@ -241,10 +241,13 @@ def test_through_a_graph(world, tmp_path):
         (["--search", "speach:greedy"], r"no head 'speach' \(did you mean 'speech'\?\); its heads: ctc, speech"),
         (
             ["--search", "ctc:gredy"],
-            r"give ctc:greedy or ctc:hlg or ctc:prefix_beam, not 'gredy' \(did you mean 'greedy'\?\)",
+            r"give ctc:greedy or .*, not 'gredy' \(did you mean 'greedy'\?\)",
         ),
-        (["--search", "speech:prefix_beam"], "give speech:greedy or speech:modified_beam, not 'prefix_beam'"),
-        (["--search", "ctc"], "--search ctc: give ctc:greedy or ctc:hlg or ctc:prefix_beam"),
+        (
+            ["--search", "speech:prefix_beam"],
+            "give speech:greedy or .* or speech:rescore, not 'prefix_beam'",
+        ),
+        (["--search", "ctc"], "--search ctc: give ctc:greedy or .* or ctc:prefix_beam or ctc:prefix_rescore"),
         (["--search", "ctc:greedy", "--beam", "4"], "--beam does nothing for ctc:greedy"),
         (["--search", "ctc:prefix_beam", "--max-symbols", "2"], "--max-symbols does nothing for ctc:prefix_beam"),
         (["--nbest", "5"], "--nbest 5 is more than --beam 4"),
