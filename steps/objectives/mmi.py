@@ -15,7 +15,7 @@ from steps.objectives.ctc import NO_PRUNING, ctc_loss, dense_fsas
 
 
 def mmi_backend(backend: Backend) -> Literal["k2", "torch"]:
-    """What computes the loss under `backend`; "auto" is torch: see tests/bench/mmi_loss.py."""
+    """What computes the loss under `backend`; "auto" is torch: see tests/bench/objectives.py."""
     return backend_name(backend, auto="torch")
 
 
