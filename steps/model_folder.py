@@ -91,6 +91,9 @@ def load_model_config(folder: str | Path) -> ModelConfig:
         parent = folder.parent
         instead = f"{parent} with --checkpoint {folder.name}" if (parent / "config.yaml").exists() else "exp/<model>"
         raise UserError(f"{folder} is a file, a model is a folder: give {instead}.")
+    values = load_yaml(require(folder / "config.yaml", "stage 5 (training)"))
+    if kind := next((key for key in ("translator", "language_model") if key in values), None):
+        raise UserError(f"{folder} holds a {kind.replace('_', ' ')}: give the folder of a model of speech.")
     return saved_config(folder, ModelConfig)
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from steps.lang.prepare import main as prepare_lang
 from steps.lm.neural import open_language_model
+from steps.model_folder import load_model
 from steps.train import main
 from tests.steps.lm.ngram_text import sentences
 from tests.steps.parallel import write_supervisions
@@ -158,6 +159,8 @@ def test_a_folder_of_something_else_is_refused(train, root, tmp_path):
     (other / "config.yaml").write_text("encoder: {name: zipformer}\n")
     with pytest.raises(UserError, match="other holds no language model"):
         open_language_model(other)
+    with pytest.raises(UserError, match=r"m holds a language model: give the folder of a model of speech"):
+        load_model(tmp_path / "m")
     with pytest.raises(UserError, match=r"nowhere/config\.yaml does not exist"):
         open_language_model(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"epoch-9\.pt does not exist"):
