@@ -56,10 +56,10 @@ class Recogniser:
         self._check_tokens()
         self.loaded: dict[tuple[str, str, str], Any] = {}
         for search in self.searches:
-            for option, load in LOADERS.items():
-                key = (search.head, option, search.options.get(option) or "")
-                if key[2] and key not in self.loaded:
-                    self.loaded[key] = load(key[2], self.tokenizers[search.head], self.device)
+            for key in map(search.place, search.options):
+                _, kind, path = key
+                if kind in LOADERS and path and key not in self.loaded:
+                    self.loaded[key] = LOADERS[kind](path, self.tokenizers[search.head], self.device)
         if not self.model.encoder.bounds_text:
             for search in self.searches:
                 if "max_length_ratio" in search.options:

@@ -1,4 +1,4 @@
-"""What searches read from files: each option that names one, and what is loaded from it."""
+"""What searches read from files: the kinds of files that options name, and what is loaded from them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from steps.lm.neural import open_language_model
 from steps.lm.text_scorer import TextScorer, open_text_scorer
 from steps.lm.token_ngram import NgramScorer
 from steps.objectives.backend import load_k2
+from steps.search.fast_beam import with_end
 from steps.search.fusion import TokenScorer
 from steps.search.hotwords import Hotwords
 from steps.search.lattice import DecodingGraph
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
     import k2
 
 
-def _graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
+def _graph(path: str, tokenizer: Any, device: torch.device, name: str = "HLG") -> DecodingGraph:
     folder = Path(path)
     if read_tokens(folder / "tokens.txt") != tokenizer.tokens:
         raise UserError(f"--graph {path} has other tokens than the head: make it of that lang folder.")
-    return DecodingGraph(load_graph(folder, device=device), read_table(folder / "words.txt"))
+    return DecodingGraph(load_graph(folder, name, device), read_table(folder / "words.txt"))
+
+
+def _transducer_graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
+    found = _graph(path, tokenizer, device, "LG")
+    return DecodingGraph(with_end(found.hlg, len(tokenizer.tokens)), found.words)
 
 
 def _token_lm(path: str, tokenizer: Any, device: torch.device) -> TokenScorer:
@@ -80,9 +86,11 @@ def _text_scorer(path: str, tokenizer: Any, device: torch.device) -> TextScorer:
 
 
 # option -> function of (path, the head's tokenizer, device) that loads what the search gets in the path's place
+# an option, or what the method calls its file -> function of (path, the head's tokenizer, device): what the search gets
 LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
     "graph": _graph,
     "hotwords": _hotwords,
+    "LG": _transducer_graph,
     "lm": _token_lm,
     "rescore_graph": _grammar,
     "rescore_lm": _text_scorer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -84,13 +84,12 @@ def topology_graph(tokens: int, modified: bool, device: torch.device) -> Decodin
 class Lattice:
     """Lattices of N utterances, `fsa`, with the words of its `aux_labels` (None: none, see `DecodingGraph`).
 
-    Arcs have `am_scores` of the model, `lm_scores` of the graph, `tokens` and `frames`. `log_probs (N, T, V)` and
-    `lens (N,)` are what it was made of; an utterance without frames has a lattice of nothing in particular.
+    Arcs have `am_scores` of the model, `lm_scores` of the graph, `tokens` and `frames`. `lens (N,)` are the frames that
+    it was made of; an utterance without any has a lattice of nothing in particular.
     """
 
     fsa: k2.Fsa
     words: Sequence[str] | None
-    log_probs: Tensor
     lens: list[int]
 
     @classmethod
@@ -99,23 +98,19 @@ class Lattice:
     ) -> Lattice:
         """What the graph, its scores `lattice_scale` times, allows; `beams` are those of `graph_lattice`.
 
-        Where there is no path at all, the search's beam and `max_active` are doubled up to `WIDENINGS` times.
+        Where there is no path at all, `widened` has the beams.
         """
         log_probs, wanted = log_probs.float().clone(), lens.cpu().clone()
         if not log_probs.shape[1]:
             log_probs = torch.nn.functional.pad(log_probs, (0, 0, 0, 1))
         lens, hlg = wanted.clamp(min=1), graph.scaled(lattice_scale)  # k2 takes no utterance without frames
-        fsa = graph_lattice(hlg, log_probs, lens, **beams)
-        for _ in range(WIDENINGS):
-            without = torch.nonzero(arc_counts(fsa) == 0).flatten()
-            if not len(without):
-                break
-            beams = {"search_beam": 20.0, "max_active": 10000, **beams}
-            beams = {**beams, "search_beam": 2 * beams["search_beam"], "max_active": 2 * beams["max_active"]}
-            again = graph_lattice(hlg, log_probs[without], lens[without.cpu()], **beams)
-            fsa = _replaced(fsa, without, again)
+        fsa = widened(
+            lambda rows, beams: graph_lattice(hlg, log_probs[rows], lens[rows.cpu()], **beams),
+            torch.arange(len(lens), device=log_probs.device),
+            {"search_beam": 20.0, "max_active": 10000, **beams},
+        )
         fsa.am_scores = fsa.scores - lattice_scale * fsa.lm_scores
-        return cls(fsa, graph.words, log_probs, wanted.tolist())
+        return cls(fsa, graph.words, wanted.tolist())
 
     @cached_property
     def inverted(self) -> k2.Fsa:
@@ -134,11 +129,9 @@ class Lattice:
     ) -> list[Hypothesis]:
         """One hypothesis of each of `paths` (one path each, or none), which writes `words` in the utterance `rows`."""
         shape = paths.arcs.shape().remove_axis(1)
-        owner, tokens, frames = (x.cpu().numpy() for x in (shape.row_ids(1), paths.tokens, paths.frames))
-        arcs = np.flatnonzero(tokens > 0)
-        owner, tokens, frames = owner[arcs], tokens[arcs].astype(np.int64), frames[arcs].astype(np.int64)
-        places = (torch.from_numpy(x).to(self.log_probs.device) for x in (np.asarray(rows)[owner], frames, tokens))
-        values = self.log_probs[tuple(places)].cpu().numpy()
+        emits = paths.tokens > 0
+        columns = (shape.row_ids(1), paths.tokens, paths.frames, paths.am_scores)
+        owner, tokens, frames, values = (column[emits].cpu().numpy() for column in columns)
         bounds = np.searchsorted(owner, np.arange(len(words) + 1))
         am, lm = (_sums(shape, scores) for scores in (paths.am_scores, paths.lm_scores))
         whole = arc_counts(paths).tolist()
@@ -161,6 +154,19 @@ class Lattice:
 def arc_counts(fsas: k2.Fsa) -> Tensor:
     """How many arcs each graph has `(graphs,)`; none: it has no path."""
     return torch.diff(fsas.arcs.shape().remove_axis(1).row_splits(1))
+
+
+def widened(search: Callable[[Tensor, dict[str, float]], k2.Fsa], rows: Tensor, beams: dict[str, float]) -> k2.Fsa:
+    """The lattices that `search` makes of utterances `rows` with `beams`, which are doubled up to `WIDENINGS` times for
+    those without a path; `output_beam` only prunes what has one."""
+    found = search(rows, beams)
+    for _ in range(WIDENINGS):
+        without = torch.nonzero(arc_counts(found) == 0).flatten()
+        if not len(without):
+            break
+        beams = {name: value if name == "output_beam" else 2 * value for name, value in beams.items()}
+        found = _replaced(found, without, search(rows[without], beams))
+    return found
 
 
 def _replaced(fsas: k2.Fsa, places: Tensor, others: k2.Fsa) -> k2.Fsa:

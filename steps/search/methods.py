@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
+from steps.search.fast_beam import transducer_fast_beam, transducer_fast_beam_nbest
 from steps.search.fusion import InternalLm, TokenScorer
 from steps.search.hypothesis import Hypothesis
 from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
@@ -24,6 +25,7 @@ class Method:
     search: Callable[..., list[list[Hypothesis]]]
     options: dict[str, Any]  # with their defaults
     needs: tuple[str, ...] = ()  # options that must be given; of "one|another" one is enough
+    files: Mapping[str, str] = field(default_factory=dict)  # options with files of a kind that their name does not say
 
 
 def _with_log_probs(search: Callable) -> Callable:
@@ -102,6 +104,10 @@ _SOURCE = "rescore_lm|attention_head|mbr_scale"
 _CTC_RESCORED = {key: value for key, value in RESCORED.items() if not key.startswith("ctc_")}
 _PREFIX_BEAM = {"beam": 4, "nbest": 1, **_FUSION}
 _MODIFIED_BEAM = {**_PREFIX_BEAM, "blank_penalty": 0.0, "temperature": 1.0, "length_norm": True, "ilm_scale": 0.0}
+_FAST_BEAM = {
+    **{"graph": "", "lm_scale": 0.01, "search_beam": 20.0, "max_states": 64, "max_contexts": 8},
+    **{"blank_penalty": 0.0, "temperature": 1.0},
+}
 METHODS: dict[str, dict[str, Method]] = {
     "attention": _AUTOREGRESSIVE,
     "ctc": {
@@ -118,6 +124,12 @@ METHODS: dict[str, dict[str, Method]] = {
     },
     "llm": _AUTOREGRESSIVE,
     "transducer": {
+        "fast_beam": Method(transducer_fast_beam, _FAST_BEAM, files={"graph": "LG"}),
+        "fast_beam_nbest": Method(
+            transducer_fast_beam_nbest,
+            {**_FAST_BEAM, "nbest": 1, "num_paths": 200, "nbest_scale": 0.5, "mbr_scale": 0.0},
+            files={"graph": "LG"},
+        ),
         "greedy": Method(_with_modules(transducer_greedy), {"max_symbols": 1, "blank_penalty": 0.0}),
         "modified_beam": Method(_modified_beam, _MODIFIED_BEAM),
         "rescore": Method(rescoring(_modified_beam), {**_MODIFIED_BEAM, **RESCORED}, (f"{_SOURCE}|ctc_head",)),

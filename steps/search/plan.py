@@ -33,9 +33,13 @@ class Search:
         """The other heads that it uses, by option."""
         return {option: self.options[option] for option in HEAD_OPTIONS if self.options.get(option)}
 
+    def place(self, option: str) -> tuple[str, str, Any]:
+        """Where what an option's file holds is kept: head, kind of file, file."""
+        return self.head, self.method.files.get(option, option), self.options[option]
+
     def __call__(self, spoken: Spoken) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first; options that name files are replaced by what these hold."""
-        options = {key: spoken.loaded.get((self.head, key, value), value) for key, value in self.options.items()}
+        options = {key: spoken.loaded.get(self.place(key), value) for key, value in self.options.items()}
         return self.method.search(spoken, self.head, **options)
 
 
@@ -43,7 +47,7 @@ def plan_searches(
     names: Iterable[str] | Mapping[str, Mapping[str, Any]], heads: dict[str, str], options: dict[str, Any], model: str
 ) -> list[Search]:
     """The searches called `<head>:<method>` or `<head>:<method>+<any word>`, which may have options of their own;
-    without names, every method of every head that has all it needs.
+    without names, every method of every head that has all it needs, and the files that it may have.
 
     `heads` maps a model's heads to their types; `options` are those given by the user for all; `model` is named in
     errors. Errors: `UserError` for unknown heads and methods, and for options that none of the searches takes.
@@ -53,7 +57,7 @@ def plan_searches(
         f"{head}:{name}": {}
         for head in heads
         for name, method in METHODS[heads[head]].items()
-        if not _lacking(method, options)
+        if not _lacking(method, options) and all(options.get(option) for option in method.files)
     }
     searches = []
     for name, extra in own.items():

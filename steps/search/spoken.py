@@ -15,7 +15,7 @@ from steps.search.hypothesis import Hypothesis
 @dataclass
 class Spoken:
     """A batch of N utterances: the model's heads, the encoder's output (`steps.nets.speech.Encoded`), by head the
-    prompts `(N, P)` of decoders that want one, what was loaded of the files that options name, by (head, option,
+    prompts `(N, P)` of decoders that want one, what was loaded of the files that options name, by (head, kind,
     file), what makes a text of a head's tokens, and the languages that are spoken."""
 
     heads: Mapping[str, nn.Module]

@@ -216,23 +216,26 @@ def test_with_language_models_and_hotwords(world, tmp_path):
 
 
 @pytest.mark.k2
-def test_through_a_graph(world, tmp_path):
+@pytest.mark.parametrize(("search", "count"), [("ctc:hlg", 9), ("speech:fast_beam", 6)])
+def test_through_a_graph(world, tmp_path, search, count):
     """Whatever the model hears, the words are the language model's; a graph of other tokens is refused."""
     texts = [line for lines in TEXTS.values() for line in lines]
     (tmp_path / "text").write_text("\n".join(texts))
-    lm, lang = str(tmp_path / "lm"), str(world.model / "lang" / "ctc")
+    lm, lang = str(tmp_path / "lm"), str(world.model / "lang" / search.partition(":")[0])
     assert ngram(["train", "--backend", "numpy", "--text", str(tmp_path / "text"), "--out", lm]) == 0
     assert make_graph(["--lang", lang, "--lm", lm, "--out", str(tmp_path / "graph")]) == 0
-    search = ("--search", "ctc:hlg", "--graph", str(tmp_path / "graph"))
-    assert decode(world, tmp_path / "out", *search, "--lm-scale", "0.5") == 0
-    rows = list(read_jsonl(tmp_path / "out/test.ctc.hlg/hyp.jsonl"))
+    options = ("--search", search, "--graph", str(tmp_path / "graph"))
+    assert decode(world, tmp_path / "out", *options, "--lm-scale", "0.5") == 0
+    folder = tmp_path / "out" / f"test.{search.replace(':', '.')}"
+    rows = list(read_jsonl(folder / "hyp.jsonl"))
     known = {word for line in texts for word in line.split()}
-    assert len(rows) == 9 and any(row["hyp"] for row in rows) and all(set(row["hyp"].split()) <= known for row in rows)
-    assert read_json(tmp_path / "out/test.ctc.hlg/decode.json")["options"]["lm_scale"] == 0.5
+    assert len(rows) == count and any(row["hyp"] for row in rows)
+    assert all(set(row["hyp"].split()) <= known for row in rows)
+    assert read_json(folder / "decode.json")["options"]["lm_scale"] == 0.5
     tokens = (tmp_path / "graph/tokens.txt").read_text().replace("g ", "q ")
     (tmp_path / "graph/tokens.txt").write_text(tokens)
     with pytest.raises(UserError, match=r"--graph .*graph has other tokens than the head: make it of that lang folder"):
-        decode(world, tmp_path / "other", *search)
+        decode(world, tmp_path / "other", *options)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +248,7 @@ def test_through_a_graph(world, tmp_path):
         ),
         (
             ["--search", "speech:prefix_beam"],
-            "give speech:greedy or .* or speech:rescore, not 'prefix_beam'",
+            "give speech:fast_beam or .* or speech:rescore, not 'prefix_beam'",
         ),
         (["--search", "ctc"], "--search ctc: give ctc:greedy or .* or ctc:prefix_beam or ctc:prefix_rescore"),
         (["--search", "ctc:greedy", "--beam", "4"], "--beam does nothing for ctc:greedy"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from steps.nets.speech import Encoded
+from steps.search.fast_beam import transducer_fast_beam, transducer_fast_beam_nbest
+from steps.search.spoken import Spoken
 from steps.search.transducer import modified_beam_search, transducer_greedy
 
 
@@ -159,7 +163,24 @@ def greedy_two(decoder, joiner, encoder_out, lens):
     return transducer_greedy(decoder, joiner, encoder_out, lens, max_symbols=2)
 
 
-ALL = pytest.mark.parametrize("search", [transducer_greedy, greedy_two, narrow_beam])
+def spoken(decoder, joiner, encoder_out, lens) -> Spoken:
+    """A batch for searches of a whole head."""
+    head = nn.Module()
+    head.decoder, head.joiner, head.config = decoder, joiner, SimpleNamespace(layer=None)
+    return Spoken({"transducer": head}, Encoded(encoder_out, lens), decoders={"transducer": str})
+
+
+def fast_beam(*batch):
+    return transducer_fast_beam(spoken(*batch), "transducer")
+
+
+def fast_beam_nbest(*batch):
+    return transducer_fast_beam_nbest(spoken(*batch), "transducer", nbest=3)
+
+
+FAST = [fast_beam, fast_beam_nbest]
+PLAIN = [transducer_greedy, greedy_two, narrow_beam]
+ALL = pytest.mark.parametrize("search", [*PLAIN, *(pytest.param(one, marks=pytest.mark.k2) for one in FAST)])
 
 
 def assert_same(found, expected):
@@ -200,7 +221,7 @@ def test_nothing_in_gives_the_empty_hypothesis(search, shape):
     assert [[(h.tokens, h.frames, h.score) for h in hypotheses] for hypotheses in found] == [[([], [], 0.0)]] * shape[0]
 
 
-@ALL
+@pytest.mark.parametrize("search", PLAIN)
 def test_equal_scores_are_decided_by_the_lower_token(search):
     decoder, joiner, encoder_out, _ = random_model(8, shape=(2, 1), vocab=6)
     joiner.output_linear.weight.zero_()
