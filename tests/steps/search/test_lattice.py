@@ -156,7 +156,8 @@ def test_hypotheses_have_words_tokens_and_frames(folder):
         (first,), (second,) = ctc_graph(heard(log_probs * 1, lens * 1), "ctc", graph)
     assert first.words == text.split() and first.tokens == ids
     assert first.frames == [3 * place for place in range(len(ids))]
-    assert first.token_scores == pytest.approx([float(log_probs[0, 3 * i, token]) for i, token in enumerate(ids)])
+    values = [float(log_probs[0, 3 * place, token]) for place, token in enumerate(ids)]
+    assert first.token_scores == pytest.approx(values, abs=1e-5)
     _, words, scores = best_paths(graph_lattice(load_graph(folder / "graph"), log_probs, lens))
     assert [[table[word] for word in row] for row in words] == [first.words, second.words]
     assert [first.score, second.score] == pytest.approx(scores.tolist(), abs=1e-3)
