@@ -216,15 +216,17 @@ def test_with_language_models_and_hotwords(world, tmp_path):
 
 
 @pytest.mark.k2
-@pytest.mark.parametrize(("search", "count"), [("ctc:hlg", 9), ("speech:fast_beam", 6)])
-def test_through_a_graph(world, tmp_path, search, count):
+@pytest.mark.parametrize(
+    ("search", "more", "count"), [("ctc:hlg", (), 9), ("speech:fast_beam", ("--blank-penalty", "6"), 6)]
+)
+def test_through_a_graph(world, tmp_path, search, more, count):
     """Whatever the model hears, the words are the language model's; a graph of other tokens is refused."""
     texts = [line for lines in TEXTS.values() for line in lines]
     (tmp_path / "text").write_text("\n".join(texts))
     lm, lang = str(tmp_path / "lm"), str(world.model / "lang" / search.partition(":")[0])
     assert ngram(["train", "--backend", "numpy", "--text", str(tmp_path / "text"), "--out", lm]) == 0
     assert make_graph(["--lang", lang, "--lm", lm, "--out", str(tmp_path / "graph")]) == 0
-    options = ("--search", search, "--graph", str(tmp_path / "graph"))
+    options = ("--search", search, "--graph", str(tmp_path / "graph"), *more)
     assert decode(world, tmp_path / "out", *options, "--lm-scale", "0.5") == 0
     folder = tmp_path / "out" / f"test.{search.replace(':', '.')}"
     rows = list(read_jsonl(folder / "hyp.jsonl"))
