@@ -11,6 +11,7 @@ import torch
 from steps.lang.graph import load_graph
 from steps.lang.hotwords import spelled_hotwords
 from steps.lang.lexicon import BACKOFF
+from steps.lang.openfst import read_fst
 from steps.lang.tables import read_table, read_tokens, word_table
 from steps.lm.arpa import read_arpa
 from steps.lm.grammar import grammar
@@ -22,6 +23,7 @@ from steps.search.fast_beam import with_end
 from steps.search.fusion import TokenScorer
 from steps.search.hotwords import Hotwords
 from steps.search.lattice import DecodingGraph
+from steps.search.wfst import WordFst
 from steps.search.whole_lattice import Grammar
 from utils.errors import UserError
 from utils.files import require
@@ -30,11 +32,21 @@ if TYPE_CHECKING:
     import k2
 
 
+def _graph_words(folder: str, tokenizer: Any) -> list[str]:
+    """The words of a graph's folder, which must be made of the head's tokens."""
+    if read_tokens(Path(folder) / "tokens.txt") != tokenizer.tokens:
+        raise UserError(f"--graph {folder} has other tokens than the head: make it of that lang folder.")
+    return read_table(Path(folder) / "words.txt")
+
+
 def _graph(path: str, tokenizer: Any, device: torch.device, name: str = "HLG") -> DecodingGraph:
-    folder = Path(path)
-    if read_tokens(folder / "tokens.txt") != tokenizer.tokens:
-        raise UserError(f"--graph {path} has other tokens than the head: make it of that lang folder.")
-    return DecodingGraph(load_graph(folder, name, device), read_table(folder / "words.txt"))
+    words = _graph_words(path, tokenizer)
+    return DecodingGraph(load_graph(path, name, device), words)
+
+
+def _word_fst(path: str, tokenizer: Any, device: torch.device) -> WordFst:
+    words = _graph_words(path, tokenizer)
+    return WordFst(read_fst(path), words)
 
 
 def _transducer_graph(path: str, tokenizer: Any, device: torch.device) -> DecodingGraph:
@@ -90,6 +102,7 @@ def _text_scorer(path: str, tokenizer: Any, device: torch.device) -> TextScorer:
 LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
     "graph": _graph,
     "hotwords": _hotwords,
+    "HLG.fst": _word_fst,
     "LG": _transducer_graph,
     "lm": _token_lm,
     "rescore_graph": _grammar,

@@ -38,7 +38,7 @@ OPTIONS: dict[str, Option] = {
     "no_repeat_ngram": Option(natural, "beam of attention and llm: no so many tokens twice (0)"),
     "ctc_head": Option(str, "beam of attention and llm, rescore: CTC head to score with"),
     "ctc_weight": Option(share, "beam of attention and llm: its share of the score (0.3)"),
-    "graph": Option(str, "lattices and fast_beam: the folder that steps.lang.graph wrote"),
+    "graph": Option(str, "lattices, wfst and fast_beam: the folder that steps.lang.graph wrote"),
     "lm_scale": Option(scale, "factor of the language model's scores (lattices 1, the beams 0.3, fast_beam 0.01)"),
     "lm": Option(
         str, "prefix_beam and modified_beam: language model of the head's tokens, an ARPA file or a model folder"
@@ -49,9 +49,9 @@ OPTIONS: dict[str, Option] = {
     "hotwords": Option(str, "file of words and phrases to prefer, one a line, perhaps with ' :bonus'"),
     "hotwords_scale": Option(scale, "nats a token that a hotword's bonus is times (1.5)"),
     "lattice_scale": Option(scale, "lattices: factor of the graph's scores while they are made (1)"),
-    "search_beam": Option(positive, "lattices and fast_beam: nats below the best, while searching (20)"),
+    "search_beam": Option(positive, "lattices, wfst and fast_beam: nats below the best, while searching (20)"),
     "output_beam": Option(positive, "lattices: nats below the best, in the lattice (8)"),
-    "max_active": Option(count, "lattices: states kept a frame (10000)"),
+    "max_active": Option(count, "lattices and wfst: states kept a frame (10000)"),
     "max_states": Option(count, "fast_beam: pairs of a state and the last tokens, kept a frame (64)"),
     "max_contexts": Option(count, "fast_beam: different last tokens, kept a frame (8)"),
     "rescore_graph": Option(str, "whole_lattice: a folder of steps.lang.graph, or an ARPA file, of a larger model"),

@@ -7,7 +7,9 @@
 The words are the language model's, each spelled as in the lexicon; without `--lexicon` the lang folder's tokenizer
 spells them. Words that cannot be spelled are left out and listed (`--missing refuse`: end instead). What is written is
 a lang folder as icefall's: `tokens.txt` and `words.txt` (disambiguation symbols at their ends), `lexicon.txt`, and
-`L.pt`, `L_disambig.pt`, `G.pt`, `LG.pt`, `HLG.pt`; `graph.json` has the sizes and what was left out.
+`L.pt`, `L_disambig.pt`, `G.pt`, `LG.pt`, `HLG.pt`; `graph.json` has the sizes and what was left out. `--openfst`, and
+where there is no k2, writes `L.fst` ... `HLG.fst` of OpenFst, made by kaldifst: for `--search ctc:wfst`, kaldi-decoder
+and sherpa, whose HLG reads tokens' ids plus one.
 """
 
 from __future__ import annotations
@@ -18,18 +20,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, Entry, disambiguated, lexicon_graph, read_lexicon
+from steps.lang.openfst import GRAPHS, compiled, compose_fsts, load_kaldifst, write_fst
 from steps.lang.tables import UNK, word_table, write_lexicon, write_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import read_arpa
 from steps.lm.backoff import BOS, EOS, BackoffModel
 from steps.lm.grammar import grammar
-from steps.objectives.backend import load_k2
+from steps.objectives.backend import have_k2, load_k2
+from utils.devices import peak_memory_mb
 from utils.errors import UserError, run
 from utils.files import atomic_path, require, write_json
 from utils.options import Parser, share
@@ -53,8 +57,8 @@ def spell(words: Sequence[str], tokenizer: Tokenizer, lexicon: Sequence[Entry] |
 
 def build(
     model: BackoffModel, tokenizer: Tokenizer, args: argparse.Namespace
-) -> tuple[dict[str, k2.Fsa], dict[str, list], list[str]]:
-    """The graphs by name, the tables by name, and the words that were left out."""
+) -> tuple[dict[str, Any], dict[str, list], list[str]]:
+    """The graphs by file name (k2's, OpenFst's), the tables by name, and the words that were left out."""
     spoken = [word for word in model.words if word not in (BOS, EOS, UNK)]
     entries, missing = spell(spoken, tokenizer, read_lexicon(args.lexicon) if args.lexicon else None)
     if missing and (args.missing == "refuse" or not entries):
@@ -65,28 +69,39 @@ def build(
     told_apart, highest = disambiguated(entries)
     tokens = [*tokenizer.tokens, *(f"#{number}" for number in range(highest + 1))]
     silence = {"silence": args.silence, "silence_prob": args.silence_prob}
-    lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True).to_k2()
-    g = grammar(model, words)[0].to_k2(acceptor=True)
-    lg = compose_lg(lexicon, g, len(tokenizer.tokens), words.index(BACKOFF))
-    graphs = {
-        "L": lexicon_graph(entries, tokens, words, **silence).to_k2(),
-        "L_disambig": lexicon,
-        "G": g,
-        "LG": lg,
-        "HLG": compose_hlg(lg, len(tokenizer.tokens), args.modified),
-    }
+    plain = lexicon_graph(entries, tokens, words, **silence)
+    lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True)
+    g, count, graphs = grammar(model, words)[0], len(tokenizer.tokens), {}
+    if have_k2():
+        left, right = lexicon.to_k2(), g.to_k2(acceptor=True)
+        lg = compose_lg(left, right, count, words.index(BACKOFF))
+        found = (plain.to_k2(), left, right, lg, compose_hlg(lg, count, args.modified))
+        graphs |= {f"{name}.pt": graph for name, graph in zip(GRAPHS, found, strict=True)}
+    if args.openfst or not have_k2():
+        found = (*map(compiled, (plain, lexicon, g)), *compose_fsts(lexicon, g, count, highest + 1, args.modified))
+        graphs |= {f"{name}.fst": graph for name, graph in zip(GRAPHS, found, strict=True)}
     return graphs, {"tokens": tokens, "words": words, "lexicon": entries}, missing
 
 
-def write(out: Path, graphs: dict[str, k2.Fsa], tables: dict[str, list], about: dict) -> None:
+def _sizes(graph: Any) -> tuple[int, int]:
+    """States and arcs."""
+    if hasattr(graph, "shape"):
+        return graph.shape[0], graph.num_arcs
+    return graph.num_states, sum(graph.num_arcs(state) for state in range(graph.num_states))
+
+
+def write(out: Path, graphs: dict[str, Any], tables: dict[str, list], about: dict) -> None:
     """The folder; `graph.json` is last, so that a folder that has it is whole."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "graph.json").unlink(missing_ok=True)
     for name in ("tokens", "words"):
         write_table(out / f"{name}.txt", tables[name])
     write_lexicon(out / "lexicon.txt", tables["lexicon"])
-    for name, graph in graphs.items():
-        with atomic_path(out / f"{name}.pt") as temporary:
+    for file, graph in graphs.items():
+        if file.endswith(".fst"):
+            write_fst(graph, out / file)
+            continue
+        with atomic_path(out / file) as temporary:
             torch.save(graph.as_dict(), temporary)
     write_json(out / "graph.json", about)
 
@@ -114,20 +129,24 @@ def main(argv: list[str] | None = None) -> int:
         "--missing", choices=("leave-out", "refuse"), default="leave-out", help="words without spelling"
     )
     parser.add_argument("--modified", action="store_true", help="a repeated token needs no blank between (smaller)")
+    parser.add_argument("--openfst", action="store_true", help="also write OpenFst's files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
-    load_k2()
+    if args.openfst or not have_k2():
+        load_kaldifst()
     started = time.perf_counter()
     graphs, tables, missing = build(read_arpa(args.lm), Tokenizer.load(args.lang), args)
+    sizes = {file: _sizes(graph) for file, graph in graphs.items()}
     about = {
         "lang": str(args.lang),
         "lm": str(args.lm),
         "words": len(tables["words"]) - 5,
         "missing": missing,
-        "states": {name: graph.shape[0] for name, graph in graphs.items()},
-        "arcs": {name: graph.num_arcs for name, graph in graphs.items()},
+        "states": {file.removesuffix(".pt"): states for file, (states, _) in sizes.items()},
+        "arcs": {file.removesuffix(".pt"): arcs for file, (_, arcs) in sizes.items()},
         "modified": args.modified,
         "seconds": round(time.perf_counter() - started, 2),
+        "peak_memory_mb": peak_memory_mb(torch.device("cpu")),
     }
     write(args.out, graphs, tables, about)
     if missing:

@@ -15,6 +15,7 @@ from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
 from steps.search.rescoring import RESCORED, ctc_rescore, rescoring
 from steps.search.spoken import Spoken
 from steps.search.transducer import modified_beam_search, transducer_greedy
+from steps.search.wfst import ctc_wfst
 from steps.search.whole_lattice import ctc_whole_lattice
 
 
@@ -26,6 +27,7 @@ class Method:
     options: dict[str, Any]  # with their defaults
     needs: tuple[str, ...] = ()  # options that must be given; of "one|another" one is enough
     files: Mapping[str, str] = field(default_factory=dict)  # options with files of a kind that their name does not say
+    by_default: bool = True  # whether it is one of all methods of a head
 
 
 def _with_log_probs(search: Callable) -> Callable:
@@ -119,6 +121,13 @@ METHODS: dict[str, dict[str, Method]] = {
             ctc_whole_lattice, {"graph": "", "rescore_graph": "", "lm_scale": 1.0, **_BEAMS}, ("graph", "rescore_graph")
         ),
         "rescore": Method(ctc_rescore, {**_GRAPH, **_CTC_RESCORED}, ("graph", _SOURCE)),
+        "wfst": Method(
+            _with_log_probs(ctc_wfst),
+            {"graph": "", "lm_scale": 1.0, "search_beam": 20.0, "max_active": 10000},
+            needs=("graph",),
+            files={"graph": "HLG.fst"},
+            by_default=False,
+        ),
         "prefix_beam": Method(_prefix_beam, _PREFIX_BEAM),
         "prefix_rescore": Method(rescoring(_prefix_beam), {**_PREFIX_BEAM, **_CTC_RESCORED}, (_SOURCE,)),
     },

@@ -57,7 +57,7 @@ def plan_searches(
         f"{head}:{name}": {}
         for head in heads
         for name, method in METHODS[heads[head]].items()
-        if not _lacking(method, options) and all(options.get(option) for option in method.files)
+        if method.by_default and not _lacking(method, options) and all(options.get(key) for key in method.files)
     }
     searches = []
     for name, extra in own.items():

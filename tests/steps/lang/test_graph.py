@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import kaldifst
 import pytest
 import torch
 
 from steps.lang.graph import load_graph, main
+from steps.lang.openfst import read_fst
 from steps.lang.prepare import prepare
 from steps.lang.tables import read_table, read_tokens
 from steps.lm.ngram import main as ngram
@@ -53,6 +55,29 @@ def test_the_folder_is_a_lang_folder_with_graphs(world, tmp_path, lang):
     assert set(hlg.labels.unique().tolist()) <= {-1, *range(len(tokens))} and hlg.tokens.max() < len(tokens)
     assert main(options(world, tmp_path / "m", "--modified", lang=lang)) == 0
     assert read_json(tmp_path / "m/graph.json")["arcs"]["HLG"] < about["arcs"]["HLG"]
+
+
+@pytest.mark.parametrize("without", [True, pytest.param(False, marks=pytest.mark.k2)], ids=["without k2", "k2"])
+def test_openfst(world, tmp_path, without, monkeypatch):
+    """Its files are Kaldi's by name; without k2 there are no others."""
+    if without:
+        monkeypatch.setattr("steps.lang.graph.have_k2", lambda: False)
+    assert main(options(world, tmp_path / "g", *(() if without else ("--openfst",)))) == 0
+    about, names = read_json(tmp_path / "g/graph.json"), ("L", "L_disambig", "G", "LG", "HLG")
+    assert {path.stem for path in (tmp_path / "g").glob("*.pt")} == (set() if without else set(names))
+    tokens, words = read_table(tmp_path / "g/tokens.txt"), read_table(tmp_path / "g/words.txt")
+    plain = len(read_tokens(tmp_path / "g/tokens.txt"))
+    highest = {"L": plain, "L_disambig": len(tokens), "G": len(words), "LG": len(tokens), "HLG": plain + 1}
+    for name in names:
+        fst = read_fst(tmp_path / "g", name)
+        arcs = [arc for state in kaldifst.StateIterator(fst) for arc in kaldifst.ArcIterator(fst, state)]
+        assert (fst.num_states, len(arcs)) == (about["states"][f"{name}.fst"], about["arcs"][f"{name}.fst"])
+        assert 0 < max(arc.ilabel for arc in arcs) < highest[name]
+        written = {arc.olabel for arc in arcs}
+        assert words.index("#0") in written if name == "L_disambig" else max(written) < words.index("#0")
+    (tmp_path / "g/HLG.fst").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"HLG\.fst is no graph of OpenFst: make it again"):
+        read_fst(tmp_path / "g")
 
 
 @pytest.mark.k2
