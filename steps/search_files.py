@@ -97,7 +97,6 @@ def _text_scorer(path: str, tokenizer: Any, device: torch.device) -> TextScorer:
     return open_text_scorer(path, device=device)
 
 
-# option -> function of (path, the head's tokenizer, device) that loads what the search gets in the path's place
 # an option, or what the method calls its file -> function of (path, the head's tokenizer, device): what the search gets
 LOADERS: dict[str, Callable[[str, Any, torch.device], Any]] = {
     "graph": _graph,
