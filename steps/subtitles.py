@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import pysubs2
+from lhotse.supervision import AlignmentItem
 
-from steps.lang.tables import BOUNDARY, BYTE_BOUNDARY
 from steps.lang.tokenizer import Tokenizer
+from steps.lang.words import word_borders
 from steps.search.hypothesis import Hypothesis
 
 PAUSE = 0.8  # seconds without a token that end a cue
@@ -26,30 +27,40 @@ def subtitles(
         times = [start + frame * seconds_per_frame for frame in hypothesis.frames]
         if not any(hypothesis.frames):  # attention knows no times: spread evenly
             times = [start + (end - start) * place / len(times) for place in range(len(times))]
-        cues = list(_cues(hypothesis.tokens, times, tokenizer))
+
+        def text(first: int, last: int, tokens: list[int] = hypothesis.tokens) -> str:
+            return tokenizer.decode(tokens[first:last])
+
+        cues = list(_cues(word_borders(hypothesis.tokens, tokenizer), times, text))
         for number, (first, last) in enumerate(cues):
             until = times[cues[number + 1][0]] if number + 1 < len(cues) else end
             stop = min(times[last - 1] + LAST_TOKEN, until)
-            text = tokenizer.decode(hypothesis.tokens[first:last])
-            if text:
-                file.append(pysubs2.SSAEvent(round(1000 * times[first]), round(1000 * stop), text))
+            if shown := text(first, last):
+                file.append(pysubs2.SSAEvent(round(1000 * times[first]), round(1000 * stop), shown))
     return file.to_string(form)
 
 
-def _cues(tokens: list[int], times: list[float], tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
-    """Ranges of tokens, cut between words at a pause or where the next word would not fit."""
+def word_subtitles(words: Sequence[AlignmentItem], between: str, form: str) -> str:
+    """Subtitles in `form` of words with their times; `between` stands between two of them."""
+    file = pysubs2.SSAFile()
+
+    def text(first: int, last: int) -> str:
+        return between.join(word.symbol for word in words[first:last])
+
+    for first, last in _cues(list(range(len(words) + 1)), [word.start for word in words], text):
+        span = round(1000 * words[first].start), round(1000 * words[last - 1].end)
+        file.append(pysubs2.SSAEvent(*span, text(first, last)))
+    return file.to_string(form)
+
+
+def _cues(borders: Sequence[int], times: Sequence[float], text: Callable[[int, int], str]) -> Iterator[tuple[int, int]]:
+    """Ranges of tokens that begin at `times`, cut at the words' `borders` where there is a pause or the next word would
+    not fit."""
     first = 0
-    for begin, end in pairwise(_word_borders(tokens, tokenizer)):
-        full = times[end - 1] - times[first] > LONGEST or len(tokenizer.decode(tokens[first:end])) > WIDEST
+    for begin, end in pairwise(borders):
+        full = times[end - 1] - times[first] > LONGEST or len(text(first, end)) > WIDEST
         if begin > first and (full or times[begin] - times[begin - 1] > PAUSE):
             yield first, begin
             first = begin
-    if tokens:
-        yield first, len(tokens)
-
-
-def _word_borders(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Where words begin, and the end; each token is a word where words are not marked (Chinese)."""
-    starts = [i for i, token in enumerate(tokens) if tokenizer.token(token).startswith((BOUNDARY, BYTE_BOUNDARY))]
-    starts = starts or list(range(len(tokens)))
-    return [0, *(i for i in starts if i > 0), len(tokens)]
+    if times:
+        yield first, len(times)

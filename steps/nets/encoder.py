@@ -176,6 +176,7 @@ class Encoder(SpeechEncoder):
         self.encoder = Zipformer(config)
         self.output_dim, self.layer_dims = self.encoder.output_dim, self.encoder.dims
         self.subsampling_factor = config.subsampling.factor * config.output_downsampling_factor
+        self.origin = self.encoder_embed.origin
         self._schedules = list(schedules_in(self))
         for schedule in self._schedules:
             schedule.scale = config.schedule_scale

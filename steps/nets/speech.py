@@ -35,13 +35,15 @@ class SpeechEncoder(nn.Module):
     """Base of encoders: `(batch, time, feature_dim)` in, `Encoded` out, one output frame for `subsampling_factor`.
 
     `output_dim` values a frame; `layer_dims[i]` is what layer i + 1 gives, for heads on lower layers. `bounds_text`:
-    whether the number of frames tells how long a text may be.
+    whether the number of frames tells how long a text may be. `origin`: frame t stands for the sound from feature frame
+    `origin + subsampling_factor * t` on (convolutions that do not pad begin later than their input).
     """
 
     output_dim: int
     subsampling_factor: int
     layer_dims: Sequence[int]
     bounds_text = True
+    origin = 0.0
 
     def set_batch_count(self, step: float) -> None:
         """Tell schedules how many training steps were made."""

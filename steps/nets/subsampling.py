@@ -157,6 +157,11 @@ class Conv2dSubsampling(nn.Module):
         return torch.div(lens - 7, 2, rounding_mode="floor").clamp(min=0)
 
     @property
+    def origin(self) -> float:
+        """Feature frames before the sound of the first frame out, the middle of which is frame 4 (7 for factor 4)."""
+        return 3.5 if self.factor == 2 else 5.5
+
+    @property
     def min_frames(self) -> int:
         """The fewest frames in that give a frame out."""
         return 15 if self.factor == 4 else 9

@@ -57,6 +57,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
         self.stack = FrameStacker(config.hidden_size, downsample)
         self.output_dim, self.layer_dims = config.hidden_size, [config.hidden_size] * len(self.layers)
         self.subsampling_factor = _stride(self.kernels, path) * downsample
+        self.origin = _overhang(self.kernels) / SAMPLES
 
     def load_pretrained(self) -> None:
         """The weights of the model in `path`."""
@@ -188,6 +189,14 @@ def _modules(config) -> nn.Module:
             elif type(child).__name__ == "GELUActivation":
                 setattr(module, key, Gelu())
     return model
+
+
+def _overhang(kernels: list[tuple[int, int]]) -> float:
+    """Samples that a frame hears on each side of its own."""
+    seen, step = 1, 1
+    for kernel, stride in kernels:
+        seen, step = seen + (kernel - 1) * step, step * stride
+    return (seen - step) / 2
 
 
 def _stride(kernels: list[tuple[int, int]], path: str) -> int:

@@ -58,6 +58,7 @@ class WhisperEncoder(SpeechEncoder):
         self.stack = FrameStacker(config.dim, downsample)
         self.output_dim, self.layer_dims = config.dim, [config.dim] * config.layers
         self.subsampling_factor = 2 * downsample
+        self.origin = -1.0  # features around their time, not behind it, and every other of them the middle of a frame
 
     def load_pretrained(self) -> None:
         """Whisper's own weights."""
