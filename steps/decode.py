@@ -174,6 +174,7 @@ def keep_row(
             "score": round(hypothesis.score, 4),
             **({"parts": parts} if parts else {}),
             "tokens": recogniser.tokens(output.search, hypothesis),
+            "words": recogniser.words(output.search, hypothesis),
         }
 
     output.rows[place] = {

@@ -21,6 +21,7 @@ from steps.search.plan import Search, plan_searches
 from steps.search.spoken import Spoken
 from steps.search_files import LOADERS
 from steps.training.data import head_prompt
+from steps.words import timed_words
 from utils.devices import autocast, choose_device, inference_precision, is_out_of_memory
 from utils.errors import UserError
 from utils.files import require
@@ -152,3 +153,7 @@ class Recogniser:
         tokenizer, shift = self.tokenizers[search.head], self.seconds_per_frame
         columns = zip(hypothesis.tokens, hypothesis.frames, hypothesis.token_scores, strict=True)
         return [[tokenizer.token(i), round(offset + t * shift, 3), round(s, 4)] for i, t, s in columns]
+
+    def words(self, search: Search, hypothesis: Hypothesis) -> list[tuple]:
+        """`(word, start, end, confidence)` of each word, as `timed_words` has them."""
+        return timed_words(hypothesis, self.tokenizers[search.head], self.seconds_per_frame)

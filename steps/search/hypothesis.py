@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ class Hypothesis:
     of the whole (nats); `token_scores` the log probability of each token at its frame (nats); `words` what a graph
     wrote for them, None where the tokens spell the text themselves; `parts` what the score was made of, by name,
     before scales: `am` of the acoustic model, `lm` of a graph, `first` of a search that came
-    before, and what hypotheses were rescored with.
+    before, and what hypotheses were rescored with; `word_scores` how probable each of `words` is in a lattice, 0 to 1.
     """
 
     tokens: list[int]
@@ -27,6 +27,7 @@ class Hypothesis:
     token_scores: list[float]
     words: list[str] | None = None
     parts: dict[str, float] | None = None
+    word_scores: list[float] | None = field(default=None, compare=False)
 
 
 def from_frames(tokens: Tensor, token_scores: Tensor, scores: Tensor) -> list[list[Hypothesis]]:

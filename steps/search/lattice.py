@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steps.objectives.backend import load_k2
 from steps.objectives.ctc import dense_fsas
+from steps.search.confidence import word_posteriors
 from steps.search.hypothesis import NO_PATH, Hypothesis
 from steps.search.spoken import Spoken
 from utils.errors import UserError
@@ -119,10 +120,14 @@ class Lattice:
         return k2.arc_sort(k2.invert(self.fsa))
 
     def best(self, lm_scale: float) -> list[Hypothesis]:
-        """The best path of each utterance, the graph's scores `lm_scale` times."""
+        """The best path of each utterance, the graph's scores `lm_scale` times, with its words' posteriors."""
         self.fsa.scores = self.fsa.am_scores + lm_scale * self.fsa.lm_scores
         best, words, _ = best_paths(self.fsa)
-        return self.hypotheses(best, words, range(len(self.lens)), lm_scale)
+        found = self.hypotheses(best, words, range(len(self.lens)), lm_scale)
+        if self.words is not None:
+            for hypothesis, scores in zip(found, word_posteriors(self.fsa, best), strict=True):
+                hypothesis.word_scores = scores[: len(hypothesis.words)]
+        return found
 
     def hypotheses(
         self, paths: k2.Fsa, words: Sequence[Sequence[int]], rows: Sequence[int], lm_scale: float
