@@ -49,7 +49,8 @@ def judged(rows: Sequence[dict], where: str) -> tuple[np.ndarray, np.ndarray]:
         if row.get("ref") is None:
             continue
         words = row.get("words")
-        if not isinstance(words, list) or [word[0] for word in words] != row["hyp"].split():
+        told = words if isinstance(words, list) and all(word[3] is not None for word in words) else [[None]]
+        if [word[0] for word in told] != row["hyp"].split():
             raise UserError(f"{where}: '{row['id']}' has no confidences of its words: decode again (stage 6).")
         aligned = kaldialign.align(row["ref"].split(), row["hyp"].split(), EPSILON)
         right += [expected == said for expected, said in aligned if said != EPSILON]

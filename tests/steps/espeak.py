@@ -9,6 +9,8 @@ from functools import lru_cache
 import espeakng_loader
 import numpy as np
 
+from steps.prepare.audio import resample
+
 SYNCHRONOUS, PHONEME_EVENTS, UTF8 = 2, 1, 1  # of speak_lib.h
 END_OF_LIST, WORD, PHONEME = 0, 1, 7
 
@@ -37,18 +39,26 @@ class Spoken:
     rate: int
     words: list[tuple[str, float, float]]
 
+    @property
+    def text(self) -> str:
+        return " ".join(word for word, *_ in self.words)
+
+    def at(self, rate: int) -> Spoken:
+        """The same at another rate."""
+        return Spoken(resample(self.samples, self.rate, rate), rate, self.words)
+
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[ctypes.CDLL, int]:
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), PHONEME_EVENTS)
-    library.espeak_SetVoiceByName(b"en")
     return library, rate
 
 
-def speak(text: str) -> Spoken:
-    """Words without digits and hyphens, which espeak-ng would count as several."""
+def speak(text: str, voice: str) -> Spoken:
+    """`text` in a voice such as "es": words without digits and hyphens, of which espeak-ng would make several."""
     library, rate = _library()
+    assert library.espeak_SetVoiceByName(voice.encode()) == 0
     blocks, events = [], []
 
     @_CALLBACK

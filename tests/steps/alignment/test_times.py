@@ -59,7 +59,8 @@ def test_words_and_tokens_by_hand():
         log_probs[0, frame, label] = torch.tensor(float(prob)).log()
     text = script("ab b", Tokenizer(TOKENS, ["en"], False), None)
     (found,) = align(log_probs, torch.tensor([8]), [text], Clock(0.04, 0.05))
-    assert found.words == [AlignmentItem("ab", 0.13, 0.16, 0.6), AlignmentItem("b", 0.33, 0.04, 0.9)]
+    # half a frame more: before ab, between ab and b; behind b there is none left
+    assert found.words == [AlignmentItem("ab", 0.11, 0.2, 0.6), AlignmentItem("b", 0.31, 0.06, 0.9)]
     assert [token[:3] for token in found.tokens[:3]] == [("▁", 0.09, 0.04), ("a", 0.13, 0.08), ("b", 0.25, 0.04)]
     assert found.tokens[1].score == 0.7 and found.missing == []
 
