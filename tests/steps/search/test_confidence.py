@@ -12,7 +12,7 @@ from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, disambiguated, lexicon_graph
 from steps.lang.tables import word_table
 from steps.search.confidence import word_posteriors
-from steps.search.lattice import DecodingGraph, best_paths, ctc_hlg, graph_lattice
+from steps.search.lattice import DecodingGraph, Lattice, best_paths, graph_lattice
 
 pytestmark = pytest.mark.k2
 
@@ -66,7 +66,6 @@ def test_words_are_counted_where_they_are():
     log_probs[0, 1, 1:] = torch.tensor([0.7, 0.3]).log()
     log_probs[0, 6, 1:] = torch.tensor([0.2, 0.8]).log()
     hlg, words = graph(2)
-    (hypothesis,) = ctc_hlg(
-        log_probs, torch.tensor([8]), DecodingGraph(hlg, words), search_beam=50.0, output_beam=50.0
-    )[0]
+    lattice = Lattice.of(DecodingGraph(hlg, words), log_probs, torch.tensor([8]), search_beam=50.0, output_beam=50.0)
+    (hypothesis,) = lattice.best(1.0)
     assert hypothesis.words == ["a", "b"] and hypothesis.word_scores == pytest.approx([0.7, 0.8], abs=1e-3)
