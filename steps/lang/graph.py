@@ -27,7 +27,7 @@ import torch
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, Entry, disambiguated, lexicon_graph, read_lexicon
 from steps.lang.openfst import GRAPHS, compiled, compose_fsts, load_kaldifst, write_fst
-from steps.lang.tables import UNK, word_table, write_lexicon, write_table
+from steps.lang.tables import UNK, UNKNOWN_WORD, word_table, write_lexicon, write_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.arpa import read_arpa
 from steps.lm.backoff import BOS, EOS, BackoffModel
@@ -66,6 +66,7 @@ def build(
         where = args.lexicon or f"the tokens of {args.lang}"
         raise UserError(f"{where} cannot spell {len(missing)} of {len(spoken)} words of {args.lm}: {listed}.")
     words = word_table(word for word, _ in entries)
+    entries = [*entries, (UNKNOWN_WORD, (UNK,))]  # icefall wants it spelled; no G has it
     told_apart, highest = disambiguated(entries)
     tokens = [*tokenizer.tokens, *(f"#{number}" for number in range(highest + 1))]
     silence = {"silence": args.silence, "silence_prob": args.silence_prob}

@@ -11,6 +11,7 @@ from utils.files import open_text, require, write_text
 
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 SPECIAL = (BLANK, SOS_EOS, UNK)  # their positions are their ids, as in icefall
+UNKNOWN_WORD = "<UNK>"
 BOUNDARY = "▁"  # U+2581, sentencepiece's mark for the space before a word
 BYTE_BOUNDARY = "Ġ"  # byte-level BPE's (GPT-2, Whisper)
 UNKNOWN_SURFACE = "⁇"  # what <unk> decodes to: one character, as in sentencepiece, so that CER counts it as one
@@ -61,7 +62,7 @@ def write_table(path: str | Path, symbols: Iterable[str]) -> None:
 
 def word_table(words: Iterable[str]) -> list[str]:
     """Symbols of words.txt: `<eps>` (id 0), `<UNK>`, the words in code point order, then `#0`, `<s>`, `</s>`."""
-    reserved = ["<eps>", "<UNK>", "#0", "<s>", "</s>"]
+    reserved = ["<eps>", UNKNOWN_WORD, "#0", "<s>", "</s>"]
     return [*reserved[:2], *sorted(set(words) - set(reserved)), *reserved[2:]]
 
 

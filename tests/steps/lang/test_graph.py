@@ -48,6 +48,10 @@ def test_the_folder_is_a_lang_folder_with_graphs(world, tmp_path, lang):
     assert words[-3:] == ["#0", "<s>", "</s>"] and about["words"] == len(
         {w for s in SENTENCES["fr"] for w in s.split()}
     )
+    spelled = [line.split() for line in (tmp_path / "g/lexicon.txt").read_text("utf-8").splitlines()]
+    # icefall's UniqLexicon wants every word spelled, its validate_bpe_lexicon.py with tokens only; Kaldi's, these ids
+    assert sorted(words) == sorted([*(entry[0] for entry in spelled), "<eps>", "#0", "<s>", "</s>"])
+    assert words[0] == "<eps>" and {token for entry in spelled for token in entry[1:]} <= set(tokens[1:])
     for name in ("L", "L_disambig", "G", "LG", "HLG"):
         graph = load_graph(tmp_path / "g", name)
         assert (graph.shape[0], graph.num_arcs) == (about["states"][name], about["arcs"][name])
@@ -95,10 +99,10 @@ def test_a_lexicon_of_ones_own(world, tmp_path):
     (tmp_path / "lexicon.txt").write_text("le ▁ l e\nle ▁ l\nbip ▁ b i p\nnowhere ▁ n\n")
     lexicon = ("--lexicon", str(tmp_path / "lexicon.txt"))
     assert main(options(world, tmp_path / "g", *lexicon)) == 0
-    assert (tmp_path / "g/lexicon.txt").read_text() == "le ▁ l e\nle ▁ l\nbip ▁ b i p\n"
+    assert (tmp_path / "g/lexicon.txt").read_text() == "le ▁ l e\nle ▁ l\nbip ▁ b i p\n<UNK> <unk>\n"
     assert main(options(world, tmp_path / "s", *lexicon, "--silence", "▁")) == 0
     silent, plain = (read_json(tmp_path / name / "graph.json")["arcs"] for name in ("s", "g"))
-    assert silent["L"] == plain["L"] + 3 + 3  # two beginnings, the pause, and each entry's second end
+    assert silent["L"] == plain["L"] + 3 + 4  # two beginnings, the pause, and each entry's second end
 
 
 @pytest.mark.k2
