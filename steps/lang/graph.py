@@ -9,7 +9,8 @@ spells them. Words that cannot be spelled are left out and listed (`--missing re
 a lang folder as icefall's: `tokens.txt` and `words.txt` (disambiguation symbols at their ends), `lexicon.txt`, and
 `L.pt`, `L_disambig.pt`, `G.pt`, `LG.pt`, `HLG.pt`; `graph.json` has the sizes and what was left out. `--openfst`, and
 where there is no k2, writes `L.fst` ... `HLG.fst` of OpenFst, made by kaldifst: for `--search ctc:wfst`, kaldi-decoder
-and sherpa, whose HLG reads tokens' ids plus one.
+and sherpa, whose HLG reads tokens' ids plus one. Without `--lm` the words are the lexicon's, and G allows any sentence
+of them: HLG is what others call HL.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from steps.lang.arcs import FINAL, Arcs
 from steps.lang.hlg import compose_hlg, compose_lg
 from steps.lang.lexicon import BACKOFF, Entry, disambiguated, lexicon_graph, read_lexicon
 from steps.lang.openfst import GRAPHS, compiled, compose_fsts, load_kaldifst, write_fst
@@ -56,11 +58,13 @@ def spell(words: Sequence[str], tokenizer: Tokenizer, lexicon: Sequence[Entry] |
 
 
 def build(
-    model: BackoffModel, tokenizer: Tokenizer, args: argparse.Namespace
+    model: BackoffModel | None, tokenizer: Tokenizer, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, list], list[str]]:
     """The graphs by file name (k2's, OpenFst's), the tables by name, and the words that were left out."""
-    spoken = [word for word in model.words if word not in (BOS, EOS, UNK)]
-    entries, missing = spell(spoken, tokenizer, read_lexicon(args.lexicon) if args.lexicon else None)
+    spelled = read_lexicon(args.lexicon) if args.lexicon else None
+    known = model.words if model else dict.fromkeys(word for word, _ in spelled or ())
+    spoken = [word for word in known if word not in (BOS, EOS, UNK)]
+    entries, missing = spell(spoken, tokenizer, spelled)
     if missing and (args.missing == "refuse" or not entries):
         listed = " ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
         where = args.lexicon or f"the tokens of {args.lang}"
@@ -72,7 +76,7 @@ def build(
     silence = {"silence": args.silence, "silence_prob": args.silence_prob}
     plain = lexicon_graph(entries, tokens, words, **silence)
     lexicon = lexicon_graph(told_apart, tokens, words, **silence, loops=True)
-    g, count, graphs = grammar(model, words)[0], len(tokenizer.tokens), {}
+    g, count, graphs = grammar(model, words)[0] if model else any_sentence(words), len(tokenizer.tokens), {}
     if have_k2():
         left, right = lexicon.to_k2(), g.to_k2(acceptor=True)
         lg = compose_lg(left, right, count, words.index(BACKOFF))
@@ -82,6 +86,12 @@ def build(
         found = (*map(compiled, (plain, lexicon, g)), *compose_fsts(lexicon, g, count, highest + 1, args.modified))
         graphs |= {f"{name}.fst": graph for name, graph in zip(GRAPHS, found, strict=True)}
     return graphs, {"tokens": tokens, "words": words, "lexicon": entries}, missing
+
+
+def any_sentence(words: Sequence[str]) -> Arcs:
+    """A G to which all sentences of the words (as `word_table` has them) are alike."""
+    spoken = range(2, words.index(BACKOFF))
+    return Arcs.of_rows([(0, 0, word, word, 0.0) for word in spoken] + [(0, 1, FINAL, FINAL, 0.0)]).sorted()
 
 
 def _sizes(graph: Any) -> tuple[int, int]:
@@ -122,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = Parser(prog="steps.lang.graph", description=__doc__.splitlines()[0])
     parser.add_argument("--lang", type=Path, required=True, help="lang folder: the tokens")
-    parser.add_argument("--lm", type=Path, required=True, help="ARPA file: the words, and how probable they are")
+    parser.add_argument("--lm", type=Path, help="ARPA file: the words, and how probable they are")
     parser.add_argument("--lexicon", type=Path, help="'word token token ...' a line; otherwise the tokenizer spells")
     parser.add_argument("--silence", help="token of silence, which may stand around every word")
     parser.add_argument("--silence-prob", type=share, default=0.5, help="of silence at each of these places")
@@ -133,14 +143,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--openfst", action="store_true", help="also write OpenFst's files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
+    if args.lm is None and args.lexicon is None:
+        raise UserError("Neither --lm nor --lexicon tells the words: give one of them, or both.")
     if args.openfst or not have_k2():
         load_kaldifst()
     started = time.perf_counter()
-    graphs, tables, missing = build(read_arpa(args.lm), Tokenizer.load(args.lang), args)
+    graphs, tables, missing = build(read_arpa(args.lm) if args.lm else None, Tokenizer.load(args.lang), args)
     sizes = {file: _sizes(graph) for file, graph in graphs.items()}
     about = {
         "lang": str(args.lang),
-        "lm": str(args.lm),
+        "lm": str(args.lm) if args.lm else None,
         "words": len(tables["words"]) - 5,
         "missing": missing,
         "states": {file.removesuffix(".pt"): states for file, (states, _) in sizes.items()},

@@ -10,7 +10,6 @@ import torch
 from lhotse import CutSet
 
 from steps.decode import main
-from steps.lang.graph import main as make_graph
 from steps.lm.ngram import main as ngram
 from steps.model_folder import load_model
 from steps.scoring.hypotheses import decode_folders, read_decoded
@@ -213,31 +212,6 @@ def test_with_language_models_and_hotwords(world, tmp_path):
     assert rows["nothing"] == rows[""]
     assert len({str(found) for name, found in rows.items() if name != "nothing"}) == 5
     assert all("yes" in text.split() for text, _ in rows["words"])
-
-
-@pytest.mark.k2
-@pytest.mark.parametrize(
-    ("search", "more", "count"), [("ctc:hlg", (), 9), ("speech:fast_beam", ("--blank-penalty", "6"), 6)]
-)
-def test_through_a_graph(world, tmp_path, search, more, count):
-    """Whatever the model hears, the words are the language model's; a graph of other tokens is refused."""
-    texts = [line for lines in TEXTS.values() for line in lines]
-    (tmp_path / "text").write_text("\n".join(texts))
-    lm, lang = str(tmp_path / "lm"), str(world.model / "lang" / search.partition(":")[0])
-    assert ngram(["train", "--backend", "numpy", "--text", str(tmp_path / "text"), "--out", lm]) == 0
-    assert make_graph(["--lang", lang, "--lm", lm, "--out", str(tmp_path / "graph")]) == 0
-    options = ("--search", search, "--graph", str(tmp_path / "graph"), *more)
-    assert decode(world, tmp_path / "out", *options, "--lm-scale", "0.5") == 0
-    folder = tmp_path / "out" / f"test.{search.replace(':', '.')}"
-    rows = list(read_jsonl(folder / "hyp.jsonl"))
-    known = {word for line in texts for word in line.split()}
-    assert len(rows) == count and any(row["hyp"] for row in rows)
-    assert all(set(row["hyp"].split()) <= known for row in rows)
-    assert read_json(folder / "decode.json")["options"]["lm_scale"] == 0.5
-    tokens = (tmp_path / "graph/tokens.txt").read_text().replace("g ", "q ")
-    (tmp_path / "graph/tokens.txt").write_text(tokens)
-    with pytest.raises(UserError, match=r"--graph .*graph has other tokens than the head: make it of that lang folder"):
-        decode(world, tmp_path / "other", *options)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,20 @@ def test_a_lexicon_of_ones_own(world, tmp_path):
 
 
 @pytest.mark.k2
+def test_words_without_a_language_model(world, tmp_path):
+    (tmp_path / "lexicon.txt").write_text("le ▁ l e\nbip ▁ b i p\nle ▁ l\n")
+    lexicon = ["--lang", str(world / "char"), "--lexicon", str(tmp_path / "lexicon.txt")]
+    assert main([*lexicon, "--out", str(tmp_path / "g")]) == 0
+    assert read_table(tmp_path / "g/words.txt")[2:4] == ["bip", "le"]
+    assert float(load_graph(tmp_path / "g").scores.abs().max()) == 0.0 and load_graph(tmp_path / "g", "G").num_arcs == 3
+
+
+def test_words_must_come_from_somewhere(world, tmp_path):
+    with pytest.raises(UserError, match="Neither --lm nor --lexicon tells the words: give one of them, or both"):
+        main(["--lang", str(world / "char"), "--out", str(tmp_path / "g")])
+
+
+@pytest.mark.k2
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

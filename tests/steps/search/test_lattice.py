@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from steps.lang.arcs import Arcs
-from steps.lang.graph import load_graph
+from steps.lang.graph import any_sentence, load_graph
 from steps.lang.graph import main as make_graph
 from steps.lang.hlg import compose_hlg, compose_lg
-from steps.lang.lexicon import BACKOFF, lexicon_graph
+from steps.lang.lexicon import BACKOFF, disambiguated, lexicon_graph
 from steps.lang.prepare import prepare
 from steps.lang.tables import read_table, word_table
 from steps.lang.tokenizer import Tokenizer
@@ -26,6 +26,7 @@ from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
 from steps.search.plan import plan_searches
 from tests.steps.lm.ngram_text import sentences
 from tests.steps.search.tiny_graphs import (
+    ENTRIES,
     TOKENS,
     acoustic_scores,
     decoding_graph,
@@ -59,6 +60,21 @@ def test_the_best_path_is_the_best_of_all(order, seed):
         best = max(totals, key=totals.__getitem__)
         assert scores[row].item() == pytest.approx(totals[best], abs=1e-3)
         assert tuple(found[row]) == best
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_language_model_the_best_spelling_wins(seed):
+    torch.manual_seed(seed)
+    words = word_table(word for word, _ in ENTRIES)
+    spelled, highest = disambiguated(ENTRIES)
+    table = [*TOKENS, *(f"#{number}" for number in range(highest + 1))]
+    lexicon, g = lexicon_graph(spelled, table, words, loops=True).to_k2(), any_sentence(words).to_k2(acceptor=True)
+    hl = compose_hlg(compose_lg(lexicon, g, len(TOKENS), words.index(BACKOFF)), len(TOKENS))
+    log_probs, length = (2 * torch.randn(1, 5, 3)).log_softmax(-1), 5
+    ((best,),) = ctc_graph(heard(log_probs, torch.tensor([length])), "ctc", DecodingGraph(hl, words))
+    acoustic = acoustic_scores(log_probs[0], length)  # every sequence of tokens is one of words
+    assert best.score == pytest.approx(max(acoustic.values()), abs=1e-4) and best.parts["lm"] == 0.0
+    assert acoustic[sentence_tokens([words.index(word) for word in best.words], words)] == pytest.approx(best.score)
 
 
 def test_nothing_that_is_no_word_is_written():
