@@ -32,9 +32,9 @@ class TokenTrie:
         self.tokens = self.keys % vocab
 
     def chain(self, nodes: Tensor) -> list[Tensor]:
-        """`nodes (rows,)`, their suffixes, the suffixes of these ... and at last 0 for all."""
+        """`nodes (rows,)`, their suffixes, the suffixes of these ... as long as one of them may not be 0."""
         found = [nodes]
-        for _ in range(self.links):
+        for _ in range(self.links - 1):
             found.append(self.suffix[found[-1]])
         return found
 
@@ -43,7 +43,7 @@ class TokenTrie:
         found = torch.zeros_like(nodes)
         if not len(self.keys):
             return found
-        for node in reversed(self.chain(nodes)):
+        for node in (found, *reversed(self.chain(nodes))):
             wanted = node * self.vocab + tokens
             place = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
             found = torch.where(self.keys[place] == wanted, place + 1, found)
@@ -53,23 +53,24 @@ class TokenTrie:
         """What follows each of `nodes (rows,)`: `(rows, vocab)` of each token's value.
 
         `values` (entries,) of a node's children stand before those of its suffixes' children, plus `added` (nodes,) of
-        every node whose children lack the token; `base` (vocab,) for tokens that the empty sequence's children lack.
+        every node whose children lack the token (node 0's must be 0); `base` (vocab,) for tokens that the empty
+        sequence's children lack.
         """
-        table = base.clone()
+        table = torch.nn.functional.pad(base, (0, 1))  # a column for what is outside
         table[self.tokens[: self.begins]] = values[: self.begins]
-        found = table.expand(len(nodes), -1).contiguous()
+        chain = self.chain(nodes)
+        sums = [torch.zeros(len(nodes), 1, dtype=values.dtype, device=values.device)]
+        for node in chain if added is not None else ():
+            sums.append(sums[-1] + added[node][:, None])
+        found = table + sums[-1]
         spread = torch.arange(self.width, device=nodes.device)
-        for node in reversed(self.chain(nodes)):
-            if added is not None:
-                found = found + added[node][:, None].masked_fill((node == 0)[:, None], 0.0)
-            if self.width:
-                place = self.first[node][:, None] + spread
-                inside = (place < self.first[node + 1][:, None]) & (node > 0)[:, None]
-                place = place.clamp(max=len(self.keys) - 1)
-                # what is outside goes to a column of its own, which is left out
-                columns = torch.where(inside, self.tokens[place], self.vocab)
-                found = torch.nn.functional.pad(found, (0, 1)).scatter(1, columns, values[place])[:, : self.vocab]
-        return found
+        for node, passed in zip(reversed(chain), reversed(sums[:-1] or sums * len(chain)), strict=True):
+            place = self.first[node][:, None] + spread
+            inside = (place < self.first[node + 1][:, None]) & (node > 0)[:, None]
+            place = place.clamp(max=len(self.keys) - 1)
+            columns = torch.where(inside, self.tokens[place], self.vocab)
+            found.scatter_(1, columns, values[place] + passed)
+        return found[:, : self.vocab]
 
 
 def build_trie(sequences: Sequence[Sequence[int]], vocab: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
