@@ -15,16 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def copy_recipe(root: Path, recipe: str, change: Callable[[dict], None]) -> Path:
-    """`egs/<recipe>` below `root` with conf/mini, whose YAML files of models `change` has changed; its folder."""
+    """`egs/<recipe>` below `root` with conf/mini for conf/laptop; its models' YAML files as `change` makes them."""
     for name in ("path.sh", "utils", "steps", "local", "requirements", "setup.py"):
         if not (root / name).exists():
             (root / name).symlink_to(ROOT / name)
     folder = root / "egs" / recipe
-    shutil.copytree(ROOT / "egs" / recipe / "conf/laptop", folder / "conf/mini")
+    conf = ROOT / "egs" / recipe / "conf"
+    shutil.copytree(conf, folder / "conf", ignore=shutil.ignore_patterns("gpu", "laptop"))
+    shutil.copytree(conf / "laptop", folder / "conf/mini")
     shutil.copy(ROOT / "egs" / recipe / "run.sh", folder)
-    for path in (folder / "conf/mini").glob("*.yaml"):
+    for path in (folder / "conf").rglob("*.yaml"):
         values = yaml.safe_load(path.read_text())
-        if "heads" in values or "translator" in values:
+        if values.keys() & {"heads", "translator", "language_model"}:
             change(values)
             path.write_text(yaml.safe_dump(values))
     return folder

@@ -50,6 +50,7 @@ def test_from_the_corpus_to_the_table(folder, tmp_path):
         "dev.attention.beam",
         "valid.attention.beam",
         "dev.ctc.prefix_beam",
+        "dev.ctc.prefix_beam+6-gram",
         "dev.mt.beam",
         "dev.reference.beam",
     } <= found

@@ -4,7 +4,6 @@
 # frozen again, or tuned on with its own decoder), and a large language model that listens; "combination" takes from these
 # what most of them agree with. "blind" translates without listening: what a language model alone would score.
 # The result is RESULTS.md in this folder (in the folder of --exp, if that is given).
-
 # shellcheck disable=SC2086,SC2046  # options that hold several words are meant to be split
 cd "$(dirname "$0")" && . ../../../path.sh || exit
 
@@ -63,8 +62,8 @@ make_features() { # kind, further inputs, overrides
 
 stage 2 "Features" && for kind in $kinds; do make_features "$kind" ""; done
 
+texts=data/manifests/train_supervisions.jsonl.gz
 if stage 3 "Token sets"; then
-  texts=data/manifests/train_supervisions.jsonl.gz
   lang() { run "lang-$1" --in "$texts ${tokenizer:-}" --out "data/lang_$1/tokens.txt" -- \
     python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"; }
   lang mdw --target text --type char
@@ -75,6 +74,10 @@ if stage 3 "Token sets"; then
   ! chosen llm || tokenizer=downloads/llm/tokenizer.json lang llm --target translation.fr \
     --type pretrained --path downloads/llm
 fi
+
+stage 4 "Language model of what is said" && [ -n "$first" ] &&
+  run lm --in "$texts data/lang_mdw" --out data/lm/mdw_6gram.arpa -- \
+    python -m steps.lm.ngram train --cuts "$texts" --lang data/lang_mdw --order 6 --out data/lm/mdw_6gram.arpa
 
 train_model() { # name, further inputs, overrides
   run "train-$1" --in "data/$(features "$1") data/lang_* $conf/$1.yaml $2" --out "$exp/$1/averaged.pt" -- \
@@ -96,17 +99,22 @@ stage 5 "Training of small models, side by side" "$parallel" && for model in $mo
   case $model in whisper-aed | llm) ;; *) train_model $model "" ;; esac
 done
 
+stage 6 "Fusion with the language model, chosen on valid" && [ -n "$first" ] &&
+  run tune --in "$recogniser data/whisper/valid data/lm conf/searches.yaml" --out "$exp/recogniser/searches.yaml" -- \
+    python -m steps.tune --model "$exp/recogniser" --cuts data/whisper/valid/cuts.jsonl.gz --searches conf/searches.yaml \
+    --out "$exp/recogniser/searches.yaml"
+
 stage 6 "Decoding" "$parallel" && for model in $first $models; do
   case $model in
     mt) continue ;;
-    recogniser) search="ctc:prefix_beam" ;;
-    *-transducer) search="ctc:prefix_beam transducer:modified_beam" ;;
-    llm) search="llm:greedy llm:beam --no-repeat-ngram 3" ;;
-    blind) search="attention:beam --no-repeat-ngram 3" ;;
-    *) search="ctc:prefix_beam attention:greedy attention:beam --no-repeat-ngram 3" ;;
+    recogniser) search="--searches $exp/recogniser/searches.yaml" ;;
+    *-transducer) search="--search ctc:prefix_beam transducer:modified_beam" ;;
+    llm) search="--search llm:greedy llm:beam --no-repeat-ngram 3" ;;
+    blind) search="--search attention:beam --no-repeat-ngram 3" ;;
+    *) search="--search ctc:prefix_beam attention:greedy attention:beam --no-repeat-ngram 3" ;;
   esac
   run "decode-$model" --in "$exp/$model/averaged.pt $(cuts "$model")" --out "$exp/$model/decode" -- \
-    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") --search $search --beam "$beam" --nbest "$beam" \
+    python -m steps.decode --model "$exp/$model" --cuts $(cuts "$model") $search --beam "$beam" --nbest "$beam" \
     --out "$exp/$model/decode"
 done
 
@@ -115,28 +123,19 @@ stage 7 "Translation of text" && chosen cascade && for split in $splits; do
     run "$1-$split" --in "$exp/mt/averaged.pt $recognised/hyp.jsonl" --out "$3" -- python -m steps.translate \
       --model "$exp/mt" --in "$recognised" --system "$2" --beam "$beam" --out "$3" "${@:4}"
   }
-  recognised=$exp/recogniser/decode/$split.ctc.prefix_beam
+  recognised=$exp/recogniser/decode/$split.ctc.prefix_beam+6-gram
   translate translate cascade "$exp/cascade/decode/$split.mt.beam" --nbest "$beam"
   translate translate-reference "cascade, true transcripts" "$exp/mt/decode/$split.reference.beam" --reference
 done
 
-if stage 7 "Combination" && chosen combination; then
-  outputs() { # split
-    local system
-    for system in $combined; do
-      case $system in
-        cascade) echo "$exp/cascade/decode/$1.mt.beam" ;;
-        llm) echo "$exp/llm/decode/$1.llm.beam" ;;
-        *) echo "$exp/$system/decode/$1.attention.beam" ;;
-      esac
-    done
-  }
-  for split in $splits; do
-    run "combine-$split" --in "$(printf '%s/hyp.jsonl ' $(outputs "$split"))" \
-      --out "$exp/combination/decode/$split.mbr.bleu" -- \
-      python -m steps.combine --in $(outputs "$split") --scale 0.3 --out "$exp/combination/decode/$split.mbr.bleu"
-  done
-fi
+stage 7 "Combination" && chosen combination && for split in $splits; do
+  outputs=$(for system in $combined; do
+    case $system in cascade) best=mt.beam ;; llm) best=llm.beam ;; *) best=attention.beam ;; esac
+    echo "$exp/$system/decode/$split.$best"
+  done)
+  run "combine-$split" --in "$(printf '%s/hyp.jsonl ' $outputs)" --out "$exp/combination/decode/$split.mbr.bleu" -- \
+    python -m steps.combine --in $outputs --scale 0.3 --out "$exp/combination/decode/$split.mbr.bleu"
+done
 
 if stage 8 "Scores"; then
   decoded=$(printf "$exp/%s/decode " $(printf '%s\n' $first $systems $models | sort -u))
