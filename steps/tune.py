@@ -106,16 +106,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="steps.tune", description=__doc__.splitlines()[0])
     add_model_arguments(parser)
     parser.add_argument("--cuts", required=True, help="the held-out split, data/<split>/cuts.jsonl.gz")
-    parser.add_argument("--searches", required=True, metavar="YAML", help="'head:method: {lm_scale: [0.5, 1, 1.5]}'")
+    parser.add_argument(
+        "--searches", nargs="+", required=True, metavar="YAML", help="'head:method: {lm_scale: [0.5, 1, 1.5]}'"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="YAML", help="file to write")
     parser.add_argument("--measure", choices=(*TRANSCRIPTS, *TRANSLATIONS), help="otherwise wer, of translations bleu")
     parser.add_argument("--casing", choices=CASINGS, default="cased", help="as in steps.score")
     parser.add_argument("--punctuation", choices=("keep", "remove"), default="keep", help="as in steps.score")
     parser.add_argument("--workers", type=natural, default=0, help="processes that read features; 0: this one")
     args = parser.parse_args(argv)
-    if args.out.resolve() == Path(args.searches).resolve():
+    if args.out.resolve() in {Path(path).resolve() for path in args.searches}:
         raise UserError(f"--out {args.out} is the file with the lists to choose from: give another.")
-    started, searches = time.perf_counter(), read_searches(args.searches)
+    started, searches = time.perf_counter(), {}
+    for path in args.searches:
+        searches |= read_searches(path)
     tried, best, table = trials(searches), {}, []
     command, (split,) = shlex.join(["python", "-m", "steps.tune", *sys.argv[1:]]), split_names([args.cuts])
     if tried:
