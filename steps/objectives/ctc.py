@@ -42,10 +42,10 @@ class _TorchLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, columns: Tensor, lens: Tensor, targets: Tensor, target_lens: Tensor) -> Tensor:
         frames = columns.shape[1]
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # searches score texts too
             columns = columns.detach().double().transpose(0, 1).requires_grad_()
-            # torch 1.13 refuses a length of zero
-            loss = F.ctc_loss(columns, targets, lens.clamp(min=1), target_lens, reduction="none")
+            # torch 1.13 refuses a length of zero; what inference made cannot be kept for a derivative
+            loss = F.ctc_loss(columns, targets.clone(), lens.clamp(min=1), target_lens.clone(), reduction="none")
             (grad,) = torch.autograd.grad(loss.sum(), columns)
         possible = ~(loss.isinf() | (lens == 0).to(loss.device))
         inside = torch.arange(frames, device=loss.device).unsqueeze(1) < (lens.to(loss.device) * possible)

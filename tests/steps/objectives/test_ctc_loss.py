@@ -72,6 +72,15 @@ def test_it_is_float32_under_autocast_and_not_a_number_stays_visible() -> None:
     assert loss[0].isnan() and loss[1] > 0
 
 
+def test_texts_are_scored_in_inference_too() -> None:
+    torch.manual_seed(2)
+    values = torch.randn(2, 5, VOCAB).log_softmax(2), torch.tensor([5, 4]), torch.tensor([[1, 2], [3, 0]])
+    expected = ctc_loss(*values, torch.tensor([2, 1]), "torch")
+    with torch.inference_mode():
+        found = ctc_loss(*(value.clone() for value in values), torch.tensor([2, 1]), "torch")
+    assert found.tolist() == expected.tolist()
+
+
 def test_k2_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "have_k2", lambda: False)
     assert backend_name("auto", auto="k2") == backend_name("auto") == backend_name("torch") == "torch"
