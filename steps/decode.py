@@ -26,7 +26,6 @@ from steps.search.hypothesis import NO_PATH, Hypothesis
 from steps.search.plan import Search
 from steps.search.spoken import Spoken
 from steps.search_options import add_arguments, search_options, wanted_searches
-from utils.devices import peak_memory_mb
 from utils.errors import UserError, run
 from utils.files import read_json, write_json, write_jsonl
 from utils.hardware import provenance
@@ -37,7 +36,8 @@ from utils.options import Parser, natural
 class Output:
     """What one search found in one split: rows of `hyp.jsonl` (and of `nbest.jsonl`) by the cut's place, and the cost.
 
-    The encoder's time is shared by all searches; an output bears as much of it as it has of each batch's audio.
+    The encoder's time is shared by all searches; an output bears as much of it as it has of each batch's audio. The
+    peak of the memory is that of the encoder and this search, in a process that holds what all searches need.
     """
 
     search: Search
@@ -47,6 +47,7 @@ class Output:
     audio_seconds: float = 0.0
     encoder_seconds: float = 0.0
     search_seconds: float = 0.0
+    peak_memory_mb: int = 0
 
     def wants(self, supervision: SupervisionSegment) -> bool:
         """Whether the utterance is to be decoded: not for a translation into the language that it is in."""
@@ -127,6 +128,7 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
         for batch, indices in zip(loader, loader.plan.batches(0), strict=True):
             places = [keep[index] for index in indices]
             encoded, seconds = recogniser.encode(batch.features, batch.feature_lens)
+            peak = recogniser.peak_memory_mb
             spoken: dict[tuple[int, ...], Spoken] = {}  # searches of the same utterances share what they compute
             for output in outputs:
                 rows = [row for row, place in enumerate(places) if output.wants(supervisions[place])]
@@ -137,6 +139,7 @@ def decode(recogniser: Recogniser, cuts: Cuts, data: DataConfig, split: str) -> 
                     spoken[tuple(rows)] = recogniser.spoken(encoded.select(rows), languages)
                 found, search_seconds = recogniser.search(output.search, spoken[tuple(rows)])
                 output.search_seconds += search_seconds
+                output.peak_memory_mb = max(output.peak_memory_mb, peak, recogniser.peak_memory_mb)
                 audio = float(batch.durations[rows].sum())
                 output.audio_seconds += audio
                 output.encoder_seconds += audio * (before + seconds / float(batch.durations.sum()))
@@ -240,7 +243,7 @@ def about(split: str, output: Output, recogniser: Recogniser) -> dict:
         "parameters": recogniser.parameters(output.search),
         "device": str(recogniser.device),
         "precision": recogniser.precision,
-        "peak_memory_mb": peak_memory_mb(recogniser.device),
+        "peak_memory_mb": output.peak_memory_mb,
         **provenance(shlex.join(["python", "-m", "steps.decode", *sys.argv[1:]])),
     }
 

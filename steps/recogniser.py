@@ -22,7 +22,14 @@ from steps.search.spoken import Spoken
 from steps.search_files import LOADERS
 from steps.training.data import head_prompt
 from steps.words import timed_words
-from utils.devices import autocast, choose_device, inference_precision, is_out_of_memory
+from utils.devices import (
+    autocast,
+    choose_device,
+    inference_precision,
+    is_out_of_memory,
+    peak_memory_mb,
+    reset_peak_memory,
+)
 from utils.errors import UserError
 from utils.files import require
 from utils.fingerprint import digest
@@ -55,6 +62,7 @@ class Recogniser:
         self._check_finite()
         self.seconds_per_frame = self.features.frame_shift * self.model.encoder.subsampling_factor
         self._check_tokens()
+        self.peak_memory_mb = 0  # of the last call of `encode` or `search`, with all that is loaded
         self.loaded: dict[tuple[str, str, str], Any] = {}
         for search in self.searches:
             for key in map(search.place, search.options):
@@ -130,6 +138,7 @@ class Recogniser:
         return found, seconds + spoken.reused_seconds - reused
 
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
+        reset_peak_memory(self.device)
         started = time.perf_counter()
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
@@ -140,7 +149,9 @@ class Recogniser:
             if is_out_of_memory(error):
                 raise UserError(f"Out of memory on {self.device}: give a smaller --max-duration.") from None
             raise
-        return result, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.peak_memory_mb = peak_memory_mb(self.device)
+        return result, seconds
 
     def text(self, search: Search, hypothesis: Hypothesis) -> str:
         """The text of a hypothesis."""

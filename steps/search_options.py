@@ -56,6 +56,7 @@ OPTIONS: dict[str, Option] = {
     "max_contexts": Option(count, "fast_beam: different last tokens, kept a frame (8)"),
     "rescore_graph": Option(str, "whole_lattice: a folder of steps.lang.graph, or an ARPA file, of a larger model"),
     "rescore_lm": Option(str, "rescore: language model of texts: an ARPA file of words, a folder, a hub name"),
+    "confidence_scale": Option(scale, "hlg: factor of the scores that words' confidences are of, 0: none (0.1)"),
     "rescore_scale": Option(scale, "rescore: factor of its scores (0.5)"),
     "attention_head": Option(str, "rescore: attention head that scores as well"),
     "attention_scale": Option(scale, "rescore: factor of its scores (0.5)"),

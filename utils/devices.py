@@ -15,6 +15,8 @@ import torch
 from utils.cpu import tune_cpu
 from utils.errors import UserError
 
+STATUS = Path("/proc/self/status")  # Linux alone has it
+
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,11 +86,24 @@ def seed_all(*numbers: int) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """The most memory taken so far, in MiB: on a GPU what torch reserved, otherwise the process's resident memory."""
+    """The most memory taken so far, or since `reset_peak_memory`, in MiB: on a GPU what torch reserved, otherwise the
+    process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) >> 20
+    if STATUS.exists():
+        peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) >> 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> 20 if sys.platform == "darwin" else peak >> 10
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Measure `peak_memory_mb` from here on; where the system cannot, it stays that of the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif STATUS.exists():
+        with contextlib.suppress(OSError):
+            STATUS.with_name("clear_refs").write_text("5")  # proc(5): the peak of the resident memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:

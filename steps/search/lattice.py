@@ -119,12 +119,17 @@ class Lattice:
         k2 = load_k2()
         return k2.arc_sort(k2.invert(self.fsa))
 
-    def best(self, lm_scale: float) -> list[Hypothesis]:
-        """The best path of each utterance, the graph's scores `lm_scale` times, with its words' posteriors."""
+    def best(self, lm_scale: float, confidence_scale: float = 0.0) -> list[Hypothesis]:
+        """The best path of each utterance, the graph's scores `lm_scale` times.
+
+        With its words' posteriors where `confidence_scale` is above 0: the factor of all scores that they are of, as a
+        model is surer of itself than it is right.
+        """
         self.fsa.scores = self.fsa.am_scores + lm_scale * self.fsa.lm_scores
         best, words, _ = best_paths(self.fsa)
         found = self.hypotheses(best, words, range(len(self.lens)), lm_scale)
-        if self.words is not None:
+        if self.words is not None and confidence_scale:
+            self.fsa.scores = confidence_scale * self.fsa.scores
             for hypothesis, scores in zip(found, word_posteriors(self.fsa, best), strict=True):
                 hypothesis.word_scores = scores[: len(hypothesis.words)]
         return found

@@ -115,7 +115,7 @@ METHODS: dict[str, dict[str, Method]] = {
     "ctc": {
         "greedy": Method(_with_log_probs(ctc_greedy), {}),
         "h": Method(ctc_topology, {"topology": "", **_LATTICE}, needs=("topology",)),
-        "hlg": Method(ctc_graph, _GRAPH, needs=("graph",)),
+        "hlg": Method(ctc_graph, {**_GRAPH, "confidence_scale": 0.1}, needs=("graph",)),
         "nbest": Method(ctc_nbest, {**_GRAPH, "mbr_scale": 0.0}, needs=("graph",)),
         "whole_lattice": Method(
             ctc_whole_lattice, {"graph": "", "rescore_graph": "", "lm_scale": 1.0, **_BEAMS}, ("graph", "rescore_graph")

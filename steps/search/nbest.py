@@ -137,16 +137,17 @@ def ctc_graph(
     nbest: int = 1,
     num_paths: int = 100,
     nbest_scale: float = 0.5,
+    confidence_scale: float = 0.0,
     **beams: float,
 ) -> list[list[Hypothesis]]:
     """The best path through the graph, and where `nbest` is above 1 other word sequences of the lattice.
 
     The lattice is made with the graph's scores `lattice_scale` times; hypotheses are ranked with them `lm_scale`
-    times. An utterance that the graph has no path for is empty, its score `NO_PATH`. `beams` are those of
-    `graph_lattice`.
+    times; the best path's words have confidences with a `confidence_scale` (`Lattice.best`). An utterance that the
+    graph has no path for is empty, its score `NO_PATH`. `beams` are those of `graph_lattice`.
     """
     with for_k2():
-        best = shared_lattice(spoken, key, graph, lattice_scale, **beams).best(lm_scale)
+        best = shared_lattice(spoken, key, graph, lattice_scale, **beams).best(lm_scale, confidence_scale)
         if nbest == 1:
             return [[hypothesis] for hypothesis in best]
         candidates = shared_nbest(spoken, key, graph, lattice_scale, num_paths, nbest_scale, **beams)

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -76,10 +77,9 @@ def peers(icefall: SimpleNamespace, recogniser: Recogniser, ctc: str, transducer
         log_probs, lens = recogniser.model.heads[ctc].log_probs(spoken.at(ctc)[1]), spoken.encoded.lens
         order = lens.argsort(descending=True)
         segments = torch.stack((order, torch.zeros_like(order), lens[order]), 1).int()
-        with torch.inference_mode(False), torch.no_grad():
-            lattice = icefall.lattices.get_lattice(log_probs.clone(), graph.hlg, segments.clone(), **HLG)
-            best = icefall.lattices.one_best_decoding(lattice, use_double_scores=True)
-            texts = icefall.utils.get_texts(best)
+        lattice = icefall.lattices.get_lattice(log_probs, graph.hlg, segments, **HLG)
+        best = icefall.lattices.one_best_decoding(lattice, use_double_scores=True)
+        texts = icefall.utils.get_texts(best)
         return [texts[place] for place in order.argsort().tolist()]
 
     searches = icefall.searches
@@ -100,8 +100,16 @@ def encode(recogniser: Recogniser, cuts: Cuts, max_duration: float) -> list[Call
     for batch in make_loader(cuts, {}, data, train=False):
         encoded, _ = recogniser.encode(batch.features, batch.feature_lens)
         encoded = encoded.select((encoded.lens > 0).nonzero().squeeze(1).tolist())
+        # k2 counts the versions of tensors, inference has none
+        encoded = replace(encoded, **{f.name: _copied(getattr(encoded, f.name)) for f in fields(encoded)})
         found.append(lambda encoded=encoded: recogniser.spoken(encoded, [None] * len(encoded.lens)))
     return found
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _copied(own) for key, own in value.items()}
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def ours(search: Search, recogniser: Recogniser) -> Callable:
@@ -110,7 +118,8 @@ def ours(search: Search, recogniser: Recogniser) -> Callable:
     place = {word: index for index, word in enumerate(graph.words)} if graph else {}
 
     def call(spoken) -> list[list[int]]:
-        best = [hypotheses[0] for hypotheses in search(spoken)]
+        with torch.inference_mode():
+            best = [hypotheses[0] for hypotheses in search(spoken)]
         return [h.tokens if h.words is None else [place[word] for word in h.words] for h in best]
 
     return call
@@ -120,9 +129,8 @@ def timed(call: Callable, batches: list[Callable]) -> tuple[float, list]:
     """Seconds, and what was found, of all batches."""
     spoken, found = [make() for make in batches], []
     started = time.perf_counter()
-    with torch.inference_mode():
-        for batch in spoken:
-            found += call(batch)
+    for batch in spoken:
+        found += call(batch)
     return time.perf_counter() - started, found
 
 
@@ -149,10 +157,11 @@ def main() -> int:
     args = parser.parse_args()
     tune_cpu()
     torch.set_num_threads(args.threads)
+    torch.set_grad_enabled(False)
     names = {f"{args.transducer}:{m}": {} for m in ("greedy", "modified_beam", "fast_beam")}
     names[f"{args.transducer}:modified_beam"]["beam"] = args.beam
     if args.graph:
-        names[f"{args.ctc}:hlg"] = {"graph": args.graph}
+        names[f"{args.ctc}:hlg"] = {"graph": args.graph, "confidence_scale": 0.0}  # icefall has none
     recogniser = Recogniser(args.model, names, {}, args.checkpoint, "cpu")
     cuts = Cuts.load(args.cuts)
     check_features(cuts, recogniser)

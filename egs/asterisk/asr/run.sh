@@ -18,6 +18,7 @@ processes=1                  # that train a system together: one a GPU
 
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 decoded=$(for system in $systems; do printf "$exp/$system/decode/%s.* " $splits; done)
+greedy=$(for system in $systems; do printf "$exp/$system/decode/%s.transducer.greedy " $splits; done)
 results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "$processes") -m steps.train"
@@ -76,6 +77,7 @@ if stage 6 "Decoding, scales chosen on dev"; then
 fi
 
 if stage 8 "Scores"; then
-  run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results"
+  run score --in "$decoded" --out "$results" -- python -m steps.score $decoded --report "$results" \
+    --baseline $greedy
   cat "$results"
 fi

@@ -67,5 +67,5 @@ def test_words_are_counted_where_they_are():
     log_probs[0, 6, 1:] = torch.tensor([0.2, 0.8]).log()
     hlg, words = graph(2)
     lattice = Lattice.of(DecodingGraph(hlg, words), log_probs, torch.tensor([8]), search_beam=50.0, output_beam=50.0)
-    (hypothesis,) = lattice.best(1.0)
+    (hypothesis,) = lattice.best(1.0, 1.0)
     assert hypothesis.words == ["a", "b"] and hypothesis.word_scores == pytest.approx([0.7, 0.8], abs=1e-3)
