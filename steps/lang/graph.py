@@ -49,9 +49,9 @@ SHOWN = 10  # words that a message lists
 def spell(words: Sequence[str], tokenizer: Tokenizer, lexicon: Sequence[Entry] | None) -> tuple[list[Entry], list[str]]:
     """Entries of `words`, from the lexicon if there is one, else by the tokenizer; the words that have none."""
     if lexicon is None:
-        fit = [word for word in words if not tokenizer.unknown(word)]
-        entries = [(word, tuple(tokenizer.pieces(word))) for word in fit]
-        return entries, sorted(set(words) - set(fit))
+        spelled = [(word, tuple(tokenizer.pieces(word))) for word in words if not tokenizer.unknown(word)]
+        entries = [(word, pieces) for word, pieces in spelled if pieces]
+        return entries, sorted(set(words) - {word for word, _ in entries})
     wanted = set(words)
     entries = [entry for entry in lexicon if entry[0] in wanted]
     return entries, sorted(wanted - {word for word, _ in entries})

@@ -21,7 +21,7 @@ class NgramScorer:
     """A `TokenScorer`: log p(token | tokens before), of a model whose words are the symbols of `tokens` (by id).
 
     Tokens that the model lacks are its `<unk>`. Errors: `UserError` naming the model's `source` where it lacks tokens
-    and has no `<unk>`, and where it has none of them.
+    and has no `<unk>`, and where most of its words are no tokens.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ def _arrays(
 
 
 def _check(model: BackoffModel, tokens: Sequence[str], source: str) -> None:
-    missing = [symbol for symbol in tokens[3:] if symbol not in model.ids]
-    if missing and len(missing) == len(tokens[3:]):
-        raise UserError(f"{source} has none of the head's tokens: train it with steps.lm.ngram --lang.")
+    known, own = set(tokens), [word for word in model.words if word not in (BOS, EOS, UNK)]
+    if 2 * sum(word in known for word in own) < len(own):
+        raise UserError(f"{source} has other words than the head's tokens: train it with steps.lm.ngram --lang.")
+    missing = [token for token in tokens[3:] if token not in model.ids]
     if missing and UNK not in model.ids:
         listed = " ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
         raise UserError(f"{source} has no <unk> and lacks {len(missing)} of the head's tokens: {listed}.")

@@ -154,6 +154,8 @@ def _shared_lattice(spoken: Spoken, key: str, **options: Any) -> Lattice:
 
 def transducer_fast_beam(spoken: Spoken, key: str, **options: Any) -> list[list[Hypothesis]]:
     """The best path, one hypothesis an utterance; `options` are those of `fast_beam_lattice`."""
+    if not len(spoken.encoded.lens):  # k2 takes one utterance at least
+        return []
     with for_k2():
         lattice = _shared_lattice(spoken, key, **options)
         return [[hypothesis] for hypothesis in lattice.best(options.get("lm_scale", 1.0))]
@@ -170,6 +172,8 @@ def transducer_fast_beam_nbest(
 ) -> list[list[Hypothesis]]:
     """Texts of the lattice by their probability over all their alignments, as `steps.search.nbest.ctc_nbest`."""
     lm_scale = options.get("lm_scale", 1.0)
+    if not len(spoken.encoded.lens):
+        return []
     with for_k2():
         lattice = _shared_lattice(spoken, key, **options)
         found = lattice_nbest(lattice, partial(spoken.text, key), lm_scale, num_paths, nbest_scale)

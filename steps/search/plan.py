@@ -14,6 +14,18 @@ from utils.errors import UserError, nearest
 HEAD_OPTIONS = {"ctc_head": "ctc", "attention_head": "attention"}  # options that name another head, of this type
 
 
+# options that scale what others bring
+SCALES = {
+    "lm_scale": ("lm", "graph"),
+    "subtract_scale": ("subtract_lm",),
+    "hotwords_scale": ("hotwords",),
+    "rescore_scale": ("rescore_lm",),
+    "attention_scale": ("attention_head",),
+    "ctc_scale": ("ctc_head",),
+    "ctc_weight": ("ctc_head",),
+}
+
+
 @dataclass(frozen=True)
 class Search:
     """One method on one head of a model, with the options it runs with; `label` is the method with what the user
@@ -76,10 +88,23 @@ def plan_searches(
         defaults = known[method].options
         chosen = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
         searches.append(Search(head, label, chosen, known[method]))
+        _check_scales(searches[-1:], extra)
     _check_options([(search.name, search.method) for search in searches], options)
+    _check_scales(searches, options)
     for search in searches:
         _check_values(search, heads)
     return searches
+
+
+def _check_scales(searches: list[Search], given: Iterable[str]) -> None:
+    """`UserError` for a scale of what none of these searches has."""
+    for key in given:
+        sources = SCALES.get(key, ())
+        used = any(key in search.options and any(map(search.options.get, sources)) for search in searches)
+        if sources and not used:
+            wanted = " or ".join(f"--{_option(source)}" for source in sources)
+            names = ", ".join(search.name for search in searches)
+            raise UserError(f"--{_option(key)} does nothing for {names} without {wanted}: give it, or leave it out.")
 
 
 def _option(key: str) -> str:

@@ -345,6 +345,7 @@ def test_searches_of_a_file_have_options_of_their_own(world, tmp_path):
         ("ctc:prefix_beam: {bean: 4}", r"ctc:prefix_beam: no search has an option 'bean' .did you mean 'beam'"),
         ("ctc:prefix_beam: {beam: [4, 8]}", r"ctc:prefix_beam: beam is a list: choose from it with steps.tune"),
         ("ctc:prefix_beam: {beam: 0}", r"ctc:prefix_beam: beam is 0"),
+        ("ctc:prefix_beam: {lm_scale: 0.3}", r"--lm-scale does nothing for ctc:prefix_beam without --lm or --graph"),
         ("ctc:prefix_beam: 4", r"ctc:prefix_beam must hold its options"),
         ("speech:modified_beam: {length_norm: 3}", r"length_norm is 3: give true or false"),
     ],

@@ -6,10 +6,11 @@ import kaldifst
 import pytest
 import torch
 
-from steps.lang.graph import load_graph, main
+from steps.lang.graph import load_graph, main, spell
 from steps.lang.openfst import read_fst
 from steps.lang.prepare import prepare
 from steps.lang.tables import read_table, read_tokens
+from steps.lang.tokenizer import Tokenizer
 from steps.lm.ngram import main as ngram
 from tests.steps.lang.conftest import SENTENCES
 from utils.errors import UserError
@@ -92,6 +93,11 @@ def test_words_that_cannot_be_spelled(world, tmp_path, capsys):
     assert "3 words have no spelling: % 80 œuf" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"the tokens of .*char cannot spell 3 of \d+ words of .*: % 80 œuf\."):
         main([*more, "--missing", "refuse"])
+
+
+def test_a_word_of_no_tokens_has_no_spelling(world):
+    """A model of tokens given for one of words: the mark of words' beginnings is none."""
+    assert spell(["un", "▁"], Tokenizer.load(world / "char"), None) == ([("un", ("▁", "u", "n"))], ["▁"])
 
 
 @pytest.mark.k2
