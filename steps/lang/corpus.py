@@ -15,6 +15,7 @@ from steps.lang.text import normalize
 from utils.errors import UserError
 from utils.files import read_jsonl, read_lines
 
+_COPY = re.compile(r"_sp\d[\d.]*$")  # Lhotse's ending of what is played at another speed
 _LANGUAGE = re.compile(r"(?!txt$)[a-z]{2,3}")  # ISO 639
 
 
@@ -36,26 +37,28 @@ def language_of(path: str | Path) -> str | None:
 
 
 def manifest_texts(
-    paths: Sequence[str | Path], targets: Sequence[str], same_language: bool = False
+    paths: Sequence[str | Path], targets: Sequence[str], same_language: bool = False, copies: bool = True
 ) -> list[tuple[str, str | None]]:
     """Normalised texts of `targets`, with their languages, of cut or supervision manifests in their order.
 
-    Errors: `UserError` for what is no target, and where no utterance has any of them.
+    Without `copies`, utterances at other speeds than the one that is there too are left out: counts of n-grams would
+    all be multiples of three. Errors: `UserError` for what is no target, and where no utterance has any of them.
     """
     for target in targets:
         parse_target(target)
-    texts, available = [], Counter()
+    texts, available, names = [], Counter(), set()
     for path in paths:
         for supervision in supervisions(path):
             available.update(targets_of(supervision))
+            names.add(supervision.id)
             for target in targets:
                 if text := target_text(supervision, target, same_language):
-                    texts.append((normalize(text), target_language(supervision, target)))
+                    texts.append((supervision.id, (normalize(text), target_language(supervision, target))))
     if not texts:
         there = f"there are {' '.join(sorted(available))}" if available else "no utterance has any text"
         where = " ".join(map(str, paths))
         raise UserError(f"{where}: no utterance has the target {' or '.join(targets)}: {there}.")
-    return texts
+    return [text for name, text in texts if copies or (plain := _COPY.sub("", name)) == name or plain not in names]
 
 
 def plain_texts(path: str | Path) -> list[tuple[str, str | None]]:

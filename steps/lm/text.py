@@ -26,7 +26,7 @@ def read_texts(args: argparse.Namespace) -> Texts:
     if not (args.text or args.cuts):
         raise UserError("Give the text: files with a sentence a line (--text), or cuts (--cuts).")
     lines = [line for path in args.text for line in plain_texts(path)]
-    return lines + (manifest_texts(args.cuts, [args.target]) if args.cuts else [])
+    return lines + (manifest_texts(args.cuts, [args.target], copies=False) if args.cuts else [])
 
 
 def split(texts: Iterable[tuple[str, str | None]], tokenizer: Tokenizer | None) -> list[list[str]]:

@@ -52,7 +52,7 @@ class Sentence:
 def read_sentences(text: TextSet) -> list[Sentence]:
     """The texts of one set, normalised; `UserError` for a file that is missing, of another kind, or without text."""
     if text.path.removesuffix(".gz").endswith(".jsonl"):
-        found = manifest_texts([text.path], [text.target])
+        found = manifest_texts([text.path], [text.target], copies=False)
     else:
         found = plain_texts(text.path)
     stem = Path(text.path).name

@@ -17,7 +17,7 @@ from steps.search.hypothesis import Hypothesis
 from steps.search.lattice import DecodingGraph, Lattice, for_k2, widened
 from steps.search.nbest import lattice_nbest, total_scores
 from steps.search.spoken import Spoken
-from steps.search.transducer import _log_probs, _Predictor
+from steps.search.transducer import Predictor, symbol_log_probs
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def fast_beam_fsas(
     `max_states` pairs of a place in the graph and the last tokens, `max_contexts` different last tokens, and what is
     up to `search_beam` nats below the best. An arc is a frame; two follow that read the end.
     """
-    k2, predictor, vocab = load_k2(), _Predictor(decoder, joiner), int(graph.labels.max())
+    k2, predictor, vocab = load_k2(), Predictor(decoder, joiner), int(graph.labels.max())
     if (vocab + 1) ** decoder.context_size * graph.shape[0] >= 2**63:
         raise UserError(f"fast_beam: k2 cannot tell {vocab} tokens to the power of {decoder.context_size} apart.")
     # whoever has reached the end is not to be pruned for one who has not
@@ -79,7 +79,7 @@ def fast_beam_fsas(
         if heard:
             frame = encoder_out[:, t].index_select(0, shape.row_ids(1)[:heard].long())
             out = predictor(_before_first(contexts[:heard].long()))
-            scores[:heard, :vocab] = _log_probs(joiner, frame, out, decoder.blank_id, blank_penalty, temperature)
+            scores[:heard, :vocab] = symbol_log_probs(joiner, frame, out, decoder.blank_id, blank_penalty, temperature)
         streams.advance(scores)
     streams.terminate_and_flush_to_streams()
     return k2.connect(streams.format_output((lens + 2).tolist()))
@@ -87,7 +87,7 @@ def fast_beam_fsas(
 
 def _all_tokens(decoder: nn.Module, joiner: nn.Module, encoder_out: Tensor) -> DecodingGraph:
     """Every sequence of tokens of the model that is asked with projected `encoder_out (N, T, J)`."""
-    predictor = _Predictor(decoder, joiner)
+    predictor = Predictor(decoder, joiner)
     start = predictor(predictor.first_context((1,), encoder_out.device))
     vocab = joiner(encoder_out[:1, 0], start, project_input=False).shape[-1]
     return DecodingGraph(with_end(load_k2().trivial_graph(vocab - 1, encoder_out.device), vocab), None)

@@ -37,7 +37,7 @@ def transducer_greedy(
     lens, order = lens.cpu().sort(descending=True, stable=True)
     encoder_out = encoder_out[order.to(encoder_out.device)]
     if max_symbols == 1:
-        found = _greedy_by_frame(_Predictor(decoder, joiner), encoder_out, lens, blank_penalty)
+        found = _greedy_by_frame(Predictor(decoder, joiner), encoder_out, lens, blank_penalty)
         return [found[i] for i in order.argsort().tolist()]
     state = _Greedy.start(decoder, joiner, encoder_out, lens)
     longest = int(lens.max()) if len(lens) else 0
@@ -50,7 +50,7 @@ def transducer_greedy(
 
 
 def _greedy_by_frame(
-    predictor: _Predictor, encoder_out: Tensor, lens: Tensor, blank_penalty: float
+    predictor: Predictor, encoder_out: Tensor, lens: Tensor, blank_penalty: float
 ) -> list[list[Hypothesis]]:
     """At most one token a frame, so that all utterances are at the same one; `lens (N,)` on the CPU, longest first."""
     joiner, blank, device = predictor.joiner, predictor.decoder.blank_id, encoder_out.device
@@ -63,7 +63,7 @@ def _greedy_by_frame(
     for t, batch in enumerate(batches):
         if not batch:
             break
-        log_probs = _log_probs(joiner, encoder_out[:batch, t], out[:batch], blank, blank_penalty)
+        log_probs = symbol_log_probs(joiner, encoder_out[:batch, t], out[:batch], blank, blank_penalty)
         scores[:batch, t], best = log_probs.max(dim=1)
         tokens[:batch, t] = best
         out, context = predictor.advance(out[:batch], context[:batch], best, best != blank)
@@ -74,7 +74,7 @@ def _greedy_by_frame(
 class _Greedy:
     """N utterances, each at its own frame; all but the trace's entries are `(N, ...)`."""
 
-    predictor: _Predictor
+    predictor: Predictor
     encoder_out: Tensor  # projected
     lens: Tensor
     context: Tensor
@@ -87,7 +87,7 @@ class _Greedy:
     @classmethod
     def start(cls, decoder: nn.Module, joiner: nn.Module, encoder_out: Tensor, lens: Tensor) -> _Greedy:
         encoder_out, lens = joiner.encoder_proj(encoder_out), lens.to(encoder_out.device)
-        predictor = _Predictor(decoder, joiner)
+        predictor = Predictor(decoder, joiner)
         context = predictor.first_context(lens.shape, lens.device)
         zeros, score = torch.zeros_like(lens), torch.zeros(lens.shape, device=lens.device)
         nothing = (zeros - 1, score.clone(), zeros.clone())  # a first step for all, even those without a frame
@@ -103,7 +103,7 @@ class _Greedy:
         frame = self.frame[:batch].clone()
         rows = torch.arange(batch, device=lens.device)
         encoder_out = self.encoder_out[rows, frame.clamp(max=self.encoder_out.shape[1] - 1)]
-        log_probs = _log_probs(self.predictor.joiner, encoder_out, out, blank, blank_penalty)
+        log_probs = symbol_log_probs(self.predictor.joiner, encoder_out, out, blank, blank_penalty)
         best_score, best = log_probs.max(dim=1)
         active = frame < lens
         emits = active & (best != blank)
@@ -149,13 +149,13 @@ def modified_beam_search(
     """
     lens, order = lens.cpu().sort(descending=True, stable=True)
     encoder_out = joiner.encoder_proj(encoder_out[order.to(encoder_out.device)])
-    state = _start(_Predictor(decoder, joiner), len(lens), beam, encoder_out.device, scorers)
+    state = _start(Predictor(decoder, joiner), len(lens), beam, encoder_out.device, scorers)
     scores, trace = state.ended(), Trace()
     for t in range(int(lens.max()) if len(lens) else 0):
         active = int((lens > t).sum())
         state = state.head(active)
         frame = encoder_out[:active, t].unsqueeze(1).expand(-1, beam, -1)
-        log_probs = _log_probs(joiner, frame, state.decoder_out, decoder.blank_id, blank_penalty, temperature)
+        log_probs = symbol_log_probs(joiner, frame, state.decoder_out, decoder.blank_id, blank_penalty, temperature)
         state = _step(state, log_probs, trace)
         scores[:active] = state.ended()
     scores, slots = top_k(scores, beam)
@@ -170,7 +170,7 @@ def modified_beam_search(
 class _Beams:
     """The hypotheses of N utterances; all `(N, beam, ...)`."""
 
-    predictor: _Predictor
+    predictor: Predictor
     prefixes: Prefixes
     scores: Tensor  # log probability, -inf: no hypothesis
     context: Tensor
@@ -188,7 +188,7 @@ class _Beams:
 
 
 def _start(
-    predictor: _Predictor,
+    predictor: Predictor,
     batch: int,
     beam: int,
     device: torch.device,
@@ -235,7 +235,7 @@ def _step(state: _Beams, log_probs: Tensor, trace: Trace) -> _Beams:
     return _Beams(state.predictor, prefixes, scores, context, out, fused)
 
 
-class _Predictor:
+class Predictor:
     """The decoder's projected outputs `(..., J)` for contexts `(..., context)` of last tokens."""
 
     def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
@@ -263,7 +263,7 @@ class _Predictor:
         return out, context
 
 
-def _log_probs(
+def symbol_log_probs(
     joiner: nn.Module,
     encoder_out: Tensor,
     decoder_out: Tensor,

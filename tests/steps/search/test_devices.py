@@ -31,11 +31,13 @@ def test_prefix_beam_stays_on_the_device():
 @torch.inference_mode()
 def test_modified_beam_stays_on_the_device(modules):
     decoder, joiner = modules
-    trace, state = Trace(), transducer._start(transducer._Predictor(decoder, joiner), 5, 4, META, ())
+    trace, state = Trace(), transducer._start(transducer.Predictor(decoder, joiner), 5, 4, META, ())
     for t in range(3):
         state = state.head(5 - t)
         encoder_out = torch.empty(5 - t, 4, 8, device=META)
-        state = transducer._step(state, transducer._log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace)
+        state = transducer._step(
+            state, transducer.symbol_log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace
+        )
     assert {x.device for x in (state.scores, state.context, state.decoder_out, *trace.steps[-1])} == {META}
     assert state.decoder_out.shape == (3, 4, 8)
 

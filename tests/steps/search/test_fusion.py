@@ -202,11 +202,13 @@ def test_fusion_stays_on_the_device():
     meta = torch.device("meta")
     decoder, joiner = Decoder(20, 8).to(meta).eval(), Joiner(6, 8, 8, 20).to(meta).eval()
     scorers = [(InternalLm(decoder, joiner), -0.2)]
-    trace, state = Trace(), transducer._start(transducer._Predictor(decoder, joiner), 5, 4, meta, scorers)
+    trace, state = Trace(), transducer._start(transducer.Predictor(decoder, joiner), 5, 4, meta, scorers)
     for t in range(3):
         state = state.head(5 - t)
         encoder_out = torch.empty(5 - t, 4, 8, device=meta)
-        state = transducer._step(state, transducer._log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace)
+        state = transducer._step(
+            state, transducer.symbol_log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace
+        )
     assert state.fused.scores.device == meta and state.fused.scores.shape == (3, 4, 20)
 
 
