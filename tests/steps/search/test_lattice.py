@@ -19,6 +19,7 @@ from steps.lang.tables import read_table, word_table
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.backoff import BOS, EOS
 from steps.lm.ngram import main as ngram
+from steps.search import lattice
 from steps.search.ctc import ctc_greedy
 from steps.search.hypothesis import NO_PATH
 from steps.search.lattice import DecodingGraph, best_paths, graph_lattice, topology_graph
@@ -91,6 +92,14 @@ def test_the_topology_alone_gives_the_most_probable_labels():
         assert (one.tokens, one.frames, one.words) == (other.tokens, other.frames, None)
         assert one.score == pytest.approx(other.score, abs=1e-4)
         assert one.token_scores == pytest.approx(other.token_scores)
+
+
+def test_a_cpu_searches_some_at_a_time(monkeypatch):
+    graph = decoding_graph(2)
+    log_probs, lens = (2 * torch.randn(7, 9, 3)).log_softmax(-1), torch.tensor([3, 9, 0, 7, 1, 8, 5])
+    together = ctc_graph(heard(log_probs, lens), "ctc", graph, confidence_scale=1.0)
+    monkeypatch.setattr(lattice, "AT_ONCE", 2)
+    assert ctc_graph(heard(log_probs, lens), "ctc", graph, confidence_scale=1.0) == together
 
 
 def test_the_modified_topology_needs_no_blank_between_equal_tokens():
