@@ -110,7 +110,8 @@ def test_sets_have_weights_and_may_be_cuts(train, root, tmp_path):
     sets = f"data.train=[{{path: {cuts}, weight: 0.5}}, {{path: {root / 'train.en'}, weight: 2}}]"
     assert train("lstm", tmp_path / "m", sets, f"data.valid={cuts}", "epochs=1") == 0
     about = read_json(tmp_path / "m" / "train.json")
-    assert about["data_texts"] == 360 and about["tokens_seen"] == pytest.approx(about["data_tokens"], rel=0.05)
+    assert about["data_texts"] == 320  # without the copies at other speeds
+    assert about["tokens_seen"] == pytest.approx(about["data_tokens"], rel=0.05)
     french = f"data.valid={{path: {cuts}, target: translation.fr}}"
     assert train("lstm", tmp_path / "n", french, "epochs=1") == 0
     assert read_json(tmp_path / "n" / "train.json")["valid"]["loss"] != about["valid"]["loss"]
