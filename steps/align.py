@@ -25,11 +25,11 @@ from steps.alignment.recording import align_recording, doubtful
 from steps.model_folder import load_model_config
 from steps.prepare.cuts import Cuts
 from steps.recogniser import Recogniser
-from utils.devices import PRECISIONS
+from steps.search_options import add_model_arguments
 from utils.errors import UserError, run
 from utils.files import read_lines, write_json, write_jsonl
 from utils.hardware import provenance
-from utils.options import Parser, count, positive, scale
+from utils.options import Parser, count, scale
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 def options() -> Parser:
     """The options."""
     parser = Parser(prog="steps.align", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="model folder, exp/<model>")
-    parser.add_argument("--checkpoint", default="averaged.pt", help="a file of the model folder, such as epoch-3.pt")
+    add_model_arguments(parser)
     parser.add_argument("--head", help="CTC head to align with; needed where the model has several")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number>")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--max-duration", type=positive, default=200.0, help="seconds a batch, padding included")
     parser.add_argument("--cuts", help="data/<split>/cuts.jsonl.gz")
     parser.add_argument("--hyp", help="hyp.jsonl of a decode folder: align what was recognised, not the transcript")
     parser.add_argument("--recording", help="a recording of any length instead of cuts")

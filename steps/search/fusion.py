@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 State = tuple[Tensor, ...]  # of a scorer; all (rows, ...)
 FLOOR = -100.0  # nats: the least that a token can get, as -inf times a negative scale would win
@@ -29,31 +29,6 @@ class TokenScorer(Protocol):
 
     def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The same after one more of `tokens (rows,)`; states may grow, the smaller is then padded with zeros."""
-
-
-class InternalLm:
-    """What a transducer believes of texts without hearing: its joiner without the encoder, without the blank."""
-
-    end_id = 0  # it knows no end: a token that is worth nothing
-
-    def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
-        self.decoder, self.joiner, self.lookup = decoder, joiner, decoder.lookup()
-
-    def begin(self, rows: int) -> tuple[Tensor, State]:
-        device = next(self.decoder.parameters()).device
-        context = torch.full((rows, self.decoder.context_size), -1, dtype=torch.int64, device=device)
-        context[:, -1] = self.decoder.blank_id
-        return self._log_probs(context), (context,)
-
-    def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        context = torch.cat((state[0][:, 1:], tokens[:, None]), dim=1)
-        return self._log_probs(context), (context,)
-
-    def _log_probs(self, context: Tensor) -> Tensor:
-        out = self.joiner.decoder_proj(self.lookup(context))
-        logits = self.joiner(torch.zeros_like(out), out, project_input=False).float()
-        blank = torch.arange(logits.shape[1], device=logits.device) == self.decoder.blank_id
-        return logits.masked_fill(blank, float("-inf")).log_softmax(dim=1)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 from steps.search.attention import attention_beam_search, attention_greedy
 from steps.search.ctc import ctc_greedy, ctc_prefix_beam
 from steps.search.fast_beam import transducer_fast_beam, transducer_fast_beam_nbest
-from steps.search.fusion import InternalLm, TokenScorer
+from steps.search.fusion import TokenScorer
 from steps.search.hypothesis import Hypothesis
 from steps.search.nbest import ctc_graph, ctc_nbest, ctc_topology
 from steps.search.rescoring import RESCORED, ctc_rescore, rescoring
 from steps.search.spoken import Spoken
-from steps.search.transducer import modified_beam_search, transducer_greedy
+from steps.search.transducer import InternalLm, modified_beam_search, transducer_greedy
 from steps.search.wfst import ctc_wfst
 from steps.search.whole_lattice import ctc_whole_lattice
 

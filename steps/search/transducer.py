@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from steps.search.beams import NEG_INF, Prefixes, Trace, top_k
-from steps.search.fusion import Fused, TokenScorer
+from steps.search.fusion import Fused, State, TokenScorer
 from steps.search.hypothesis import Hypothesis, emitted, from_frames
 
 _STEPS_BETWEEN_LOOKS = 16  # steps between two looks (each waits for the device) whether greedy search has finished
@@ -261,6 +261,28 @@ class Predictor:
             moved = torch.cat([context[rows][:, 1:], token[rows].unsqueeze(-1)], dim=-1)
             context[rows], out[rows] = moved, self(moved).to(out.dtype)
         return out, context
+
+
+class InternalLm:
+    """A `TokenScorer`: what a transducer believes of texts without hearing, its joiner without the encoder and without
+    the blank (Meng et al. 2021, arXiv:2011.01991)."""
+
+    end_id = 0  # it knows no end: a token that is worth nothing
+
+    def __init__(self, decoder: nn.Module, joiner: nn.Module) -> None:
+        self.predictor = Predictor(decoder, joiner)
+
+    def begin(self, rows: int) -> tuple[Tensor, State]:
+        context = self.predictor.first_context((rows,), next(self.predictor.decoder.parameters()).device)
+        return self._log_probs(context), (context,)
+
+    def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        context = torch.cat((state[0][:, 1:], tokens[:, None]), dim=1)
+        return self._log_probs(context), (context,)
+
+    def _log_probs(self, context: Tensor) -> Tensor:
+        out, blank = self.predictor(context), self.predictor.decoder.blank_id
+        return symbol_log_probs(self.predictor.joiner, torch.zeros_like(out), out, blank, float("inf"))
 
 
 def symbol_log_probs(

@@ -14,12 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from steps.search.hypothesis import NO_PATH, Hypothesis, emitted
+from steps.search.lattice import WIDENINGS
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     import kaldifst
-
-WIDENINGS = 3  # times that the beam of an utterance without a path is doubled
 
 
 @dataclass

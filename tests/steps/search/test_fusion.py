@@ -17,9 +17,9 @@ from steps.nets.joiner import Joiner
 from steps.search import transducer
 from steps.search.beams import Trace
 from steps.search.ctc import ctc_prefix_beam
-from steps.search.fusion import FLOOR, Fused, InternalLm
+from steps.search.fusion import FLOOR, Fused
 from steps.search.hotwords import Hotwords
-from steps.search.transducer import modified_beam_search
+from steps.search.transducer import InternalLm, modified_beam_search
 from tests.steps.lm.ngram_text import WORDS, sentences
 from tests.steps.search.test_ctc_search import all_labellings
 from tests.steps.search.test_transducer_search import all_sequences, random_model
