@@ -52,8 +52,8 @@ dragoman_environment() {
   fi
   export VIRTUAL_ENV=$folder
   case ":$PATH:" in
-    *":$folder/bin:$DRAGOMAN_ROOT/utils:"*) ;;
-    *) export PATH="$folder/bin:$DRAGOMAN_ROOT/utils:$PATH" ;;
+    *":$folder/bin:$DRAGOMAN_ROOT/utils:$DRAGOMAN_ROOT/steps:"*) ;;
+    *) export PATH="$folder/bin:$DRAGOMAN_ROOT/utils:$DRAGOMAN_ROOT/steps:$PATH" ;;
   esac
   hash -r
 }

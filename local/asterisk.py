@@ -10,9 +10,6 @@ every language, each supervision has its translations: a speech translation corp
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tarfile
 from argparse import Namespace
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +18,24 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from local.apt import Apt
+from local.archives import download_archives, is_at_hand
 from local.asterisk_prompts import Prompt, find_language, read_prompts
-from local.fetch import Apt, Archive, fetch_all, is_complete, move_tree
-from local.manifests import Utterance, count_by, make_utterance, print_counts, spread_of_seconds, write_manifests
+from local.corpus import Program
+from local.fetch import Archive
+from local.manifests import (
+    Utterance,
+    count_by,
+    make_recording,
+    make_utterance,
+    print_counts,
+    spread_of_seconds,
+    write_manifests,
+)
 from local.splits import assign_splits, find_families
 from local.text import LANGUAGES, check_language
 from utils.errors import UserError, run
-from utils.files import atomic_path, read_json, sha256_of, write_json
-from utils.options import Parser
+from utils.files import atomic_path, read_json, write_json
 
 RATE = 16000  # Hz
 SPLITS = ("train", "dev", "test")
@@ -75,52 +82,22 @@ def plan_apt(languages: list[str], apt: Apt) -> list[Archive] | None:
 def plan_upstream(languages: list[str]) -> list[Archive]:
     """Upstream's archives, each with a language's prompt list and audio."""
     names = {language: f"asterisk-core-sounds-{language}-g722-1.6.1.tar.gz" for language in languages}
-    return [Archive(name, *UPSTREAM[language], url=UPSTREAM_URL + name) for language, name in names.items()]
-
-
-def unpack(path: Path, corpus: Path) -> int:
-    """Unpack a .deb or .tar.gz below `corpus` unless all its files are there; the number of files it holds.
-
-    Files appear under their names only when whole; `<archive>.files.json` lists them, with sizes, for the next time.
-    """
-    stamp = path.with_name(path.name + ".files.json")
-    digest = sha256_of(path)
-    if stamp.exists():
-        known = read_json(stamp)
-        sizes = {name: (corpus / name).stat().st_size if (corpus / name).exists() else -1 for name in known["files"]}
-        if known["sha256"] == digest and sizes == known["files"]:
-            return len(sizes)
-    temporary = corpus / ".tmp-unpack"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-    try:
-        if path.suffix == ".deb":
-            temporary.mkdir(parents=True)
-            Apt.unpack(path, temporary)
-        else:
-            language = path.name.split("-")[3]
-            (temporary / language).mkdir(parents=True)
-            with tarfile.open(path) as tar:
-                members = [m for m in tar if m.isfile() and not (m.name.startswith("/") or ".." in Path(m.name).parts)]
-                safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-                tar.extractall(temporary / language, members, **safe)
-        files = {str(p.relative_to(temporary)): p.stat().st_size for p in temporary.rglob("*") if p.is_file()}
-        move_tree(temporary, corpus)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    write_json(stamp, {"sha256": digest, "files": files})
-    return len(files)
+    return [
+        Archive(name, *UPSTREAM[language], url=UPSTREAM_URL + name, into=language) for language, name in names.items()
+    ]
 
 
 def download(arguments: Namespace) -> None:
     """Fetch and unpack the corpus; the same command continues after an interruption and repairs what is damaged."""
     folder = Path(arguments.out)
     plan = folder / "archives" / "plan.json"
+    arguments.languages = list(dict.fromkeys(arguments.languages))
     wanted = {"languages": arguments.languages, "source": arguments.source}
     known = read_json(plan) if plan.exists() else {}
     if known.get("wanted") == wanted:
         archives = [Archive(**values) for values in known["archives"]]
-        if all(is_complete(plan.parent / archive.name, archive) for archive in archives):
-            return unpack_all(archives, folder)
+        if all(is_at_hand(archive, folder) for archive in archives):
+            return unpack_all(archives, folder, None)
     apt, archives = None, None
     if arguments.source != "upstream":
         if Apt.available():
@@ -132,15 +109,13 @@ def download(arguments: Namespace) -> None:
         apt, archives = None, plan_upstream(arguments.languages)
     print(f"source: {'Debian packages through apt' if apt else UPSTREAM_URL}")
     write_json(plan, {"wanted": wanted, "archives": [asdict(archive) for archive in archives]})
-    fetch_all(archives, plan.parent, apt)
-    unpack_all(archives, folder)
+    unpack_all(archives, folder, apt)
 
 
-def unpack_all(archives: list[Archive], folder: Path) -> None:
-    """Unpack what is in `folder`/archives."""
-    paths = [folder / "archives" / archive.name for archive in archives]
-    count = sum(unpack(path, folder) for path in tqdm(paths, desc="unpack", unit="archive"))
-    print(f"{folder}: {count} files of {len(paths)} archives, all checksums right")
+def unpack_all(archives: list[Archive], folder: Path, apt: Apt | None) -> None:
+    """Fetch what is missing of `archives`, unpack it below `folder`, and say what is there."""
+    count = download_archives(archives, folder, apt)
+    print(f"{folder}: {count} files of {len(archives)} archives, all checksums right")
 
 
 # ---- manifests
@@ -235,6 +210,7 @@ def utterance_id(language: str, prompt: str) -> str:
 def make_manifests(arguments: Namespace) -> None:
     """Write recordings and supervisions of every split, `left_out.jsonl` and `summary.json`; print the summary."""
     out = Path(arguments.out)
+    arguments.languages = list(dict.fromkeys(arguments.languages))
     voices = read_corpus(Path(arguments.corpus), arguments.languages)
     texts: dict[str, dict[str, str]] = defaultdict(dict)
     for language, voice in voices.items():
@@ -257,9 +233,8 @@ def make_manifests(arguments: Namespace) -> None:
             "prompt": name,
             "family": families[name],
         }
-        utterances[split].append(
-            make_utterance(key, path, RATE, samples, prompt.text, language, SPEAKERS[language], custom)
-        )
+        recording = make_recording(key, path, RATE, samples)
+        utterances[split].append(make_utterance(key, recording, prompt.text, language, SPEAKERS[language], custom))
     write_manifests(out, utterances, left_out)
     summary = summarise(utterances, arguments.seed, len(left_out))
     write_json(out / "summary.json", summary)
@@ -301,24 +276,19 @@ def print_summary(summary: dict, out: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = Parser(prog="python -m local.asterisk", description="The Asterisk core sounds: download, manifests.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    fetch = commands.add_parser("download", help="fetch and unpack the corpus")
-    fetch.add_argument("--out", required=True, help="folder for the corpus")
+    program = Program("asterisk", "The Asterisk core sounds: download, manifests.")
+    fetch = program.download(download, "fetch and unpack the corpus")
     fetch.add_argument(
         "--source", choices=("auto", "apt", "upstream"), default="auto", help="auto: apt where there is apt"
     )
-    make = commands.add_parser("manifests", help="write Lhotse manifests")
-    make.add_argument("--corpus", required=True, help="folder that download made, or one of unpacked packages")
-    make.add_argument("--out", required=True, help="folder for the manifests")
+    make = program.manifests(make_manifests, "folder that download made, or one of unpacked packages")
     make.add_argument("--audio", help="folder for the decoded audio (default: audio beside --out)")
     make.add_argument("--seed", type=int, default=0, help="another seed draws other splits")
-    make.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="threads that decode audio")
     for command in (fetch, make):
-        command.add_argument("--languages", nargs="+", default=list(LANGUAGES), metavar="LANG", help="among these")
-    arguments = parser.parse_args()
-    arguments.languages = list(dict.fromkeys(check_language(language) for language in arguments.languages))
-    (download if arguments.command == "download" else make_manifests)(arguments)
+        command.add_argument(
+            "--languages", type=check_language, nargs="+", default=list(LANGUAGES), metavar="LANG", help="among these"
+        )
+    program.main()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,8 @@
-"""Downloads that can be interrupted: resumed where they stopped, complete only when the checksum says so."""
+"""Downloads that can be interrupted: resumed where they stopped, complete only when the published checksum says so."""
 
 from __future__ import annotations
 
-import errno
 import http.client
-import os
-import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -16,48 +12,106 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import sha256_of
+from utils.files import digest_of
 
 CHUNK = 1 << 16
+OPENSLR = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download: its `name` on disk, and what it must be. `url` is empty where apt knows it."""
+    """One file to download: its `name` on disk, where it is, and what its publisher says that it must be.
+
+    `url` and then `mirrors` are tried in order; `url` is empty where apt knows the `package`.
+    """
 
     name: str
-    size: int
-    sha256: str
+    size: int = 0  # bytes; 0: not published, the server is asked
+    sha256: str = ""
     url: str = ""
     package: str = ""
+    md5: str = ""
+    mirrors: tuple[str, ...] = ()
+    into: str = ""  # the folder, below the corpus's, that it is unpacked into
+    unpacked: int = 0  # bytes of the files in it; 0: not known, taken as a fifth more than `size`
+
+    @property
+    def published(self) -> tuple[str, str]:
+        """(kind, digest): the published checksum, ("sha256", "") where there is none."""
+        return ("md5", self.md5) if self.md5 and not self.sha256 else ("sha256", self.sha256)
+
+
+def openslr(number: int, name: str, **known) -> Archive:
+    """The file `name` of resource `number` of OpenSLR, at openslr.org or any of its mirrors."""
+    url, *mirrors = (f"https://{host}/resources/{number}/{name}" for host in OPENSLR)
+    return Archive(Path(name).name, url=url, mirrors=tuple(mirrors), **known)
 
 
 def is_complete(path: Path, archive: Archive) -> bool:
     """Whether `path` is `archive`, whole; a file that is there but wrong is named and deleted."""
     if not path.exists():
         return False
-    if path.stat().st_size == archive.size and sha256_of(path) == archive.sha256:
+    size = path.stat().st_size
+    if size == (archive.size or size) and _mismatch(path, archive) is None:
         return True
-    tqdm.write(f"{path} is corrupt (its checksum is not that of {archive.name}): fetching it again")
+    tqdm.write(f"{path} is corrupt (its checksum or size is not that of {archive.name}): fetching it again")
     path.unlink()
     return False
 
 
-def fetch_http(archive: Archive, path: Path, bar: tqdm, timeout: float = 30.0, patience: int = 8) -> None:
-    """Download `archive.url` to `path`, continuing `path`.part by HTTP Range; `patience` failures in a row give up.
+def _mismatch(path: Path, archive: Archive) -> tuple[str, str] | None:
+    """(found, published) checksums of a file where they differ."""
+    kind, published = archive.published
+    found = digest_of(path, kind) if published else ""
+    return (found, published) if found != published else None
 
-    `timeout` is the longest silence of the server in seconds. `UserError` if it cannot be had or has another checksum.
+
+def ask_size(archive: Archive, timeout: float = 30.0) -> int:
+    """Bytes of `archive`: as published, else what the first server that answers says, else 0."""
+    for url in () if archive.size or archive.package else (archive.url, *archive.mirrors):
+        try:
+            with _open(url, None, timeout) as answer:
+                return int(answer.headers.get("Content-Length", 0))
+        except (OSError, http.client.HTTPException):
+            continue  # the download itself says what is wrong
+    return archive.size
+
+
+def fetch_http(archive: Archive, path: Path, bar: tqdm, timeout: float = 30.0, patience: int = 8) -> None:
+    """Download `archive` to `path`, continuing `path`.part by HTTP Range, from the first of its servers that has it.
+
+    `timeout` is the longest silence of a server in seconds, `patience` how many failures in a row give it up.
+    `UserError` if it cannot be had or has another checksum.
     """
     part = path.with_name(path.name + ".part")
+    sources = (archive.url, *archive.mirrors)
+    for number, url in enumerate(sources, 1):
+        try:
+            _fetch_from(url, archive, part, bar, timeout, patience)
+            break
+        except UserError as error:
+            if number == len(sources):
+                raise
+            tqdm.write(f"{str(error).partition(': ')[0]}; trying {sources[number]}")
+    part.replace(path)
+
+
+def _fetch_from(url: str, archive: Archive, part: Path, bar: tqdm, timeout: float, patience: int) -> None:
     failures = 0
-    while not _have(part, archive):
+    size = archive.size
+    while not _have(url, part, archive, size):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _read_on(archive, part, bar, timeout)
+            stated = _read_on(url, part, bar, timeout)
+            size = archive.size or stated
+            if not size:
+                raise UserError(f"{url} cannot be downloaded: its server does not say how large it is.")
             reason = "the connection broke off"
         except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 416, 429):
-                raise UserError(f"{archive.url} cannot be downloaded: the server says {error}.") from None
+            if error.code == 416 and before and not archive.size:  # nothing after what we have
+                size = int(error.headers.get("Content-Range", "").rpartition("/")[2] or 0)
+            elif error.code < 500 and error.code not in (408, 416, 429):
+                raise UserError(f"{url} cannot be downloaded: the server says {error}.") from None
             reason = str(error)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:
@@ -67,144 +121,40 @@ def fetch_http(archive: Archive, path: Path, bar: tqdm, timeout: float = 30.0, p
         failures = 0 if after > before else failures + 1
         if failures >= patience:
             raise UserError(
-                f"{archive.url} cannot be downloaded ({reason}): check the connection and give the same command again."
+                f"{url} cannot be downloaded ({reason}): check the connection and give the same command again."
             )
         time.sleep(min(0.1 * 2**failures - 0.1, 10.0))
-    part.replace(path)
 
 
-def _have(part: Path, archive: Archive) -> bool:
-    """Whether `part` is all there; one of the full size with a wrong checksum is deleted and refused."""
-    if not part.exists() or part.stat().st_size < archive.size:
+def _have(url: str, part: Path, archive: Archive, size: int) -> bool:
+    """Whether `part` is all there; one of the full size or more with a wrong checksum is deleted and refused."""
+    if not size or not part.exists() or part.stat().st_size < size:
         return False
-    found = sha256_of(part)
-    if found != archive.sha256:
-        part.unlink()
-        raise UserError(
-            f"{archive.url} has the checksum {found[:12]}… instead of {archive.sha256[:12]}…: "
-            "it was deleted, give the same command again or fetch the file by other means."
-        )
-    return True
+    if part.stat().st_size == size and (wrong := _mismatch(part, archive)) is None:
+        return True
+    told = f"has {part.stat().st_size} bytes instead of {size}"
+    if part.stat().st_size == size:
+        told = f"has the checksum {wrong[0][:12]}… instead of {wrong[1][:12]}…"
+    part.unlink()
+    raise UserError(f"{url} {told}: it was deleted, give the same command again or fetch the file by other means.")
 
 
-def _read_on(archive: Archive, part: Path, bar: tqdm, timeout: float) -> None:
-    """Append what the server sends to `part`; start it again where the server does not know Range."""
+def _open(url: str, start: int | None, timeout: float):
+    headers = {"User-Agent": "dragoman"} | ({} if start is None else {"Range": f"bytes={start}-"})
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+
+
+def _read_on(url: str, part: Path, bar: tqdm, timeout: float) -> int:
+    """Append what the server sends to `part`, or start it again where the server knows no Range; the whole's bytes."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(archive.url, headers={"User-Agent": "dragoman", "Range": f"bytes={have}-"})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        continues = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    with _open(url, have, timeout) as answer:
+        stated = answer.headers.get("Content-Range", "")
+        continues = answer.status == 206 and stated.startswith(f"bytes {have}-")
         if not continues:
             bar.update(-have)
         with open(part, "ab" if continues else "wb") as file:
             while block := answer.read1(CHUNK):
                 file.write(block)
                 bar.update(len(block))
-
-
-class Apt:
-    """Debian packages through apt's own programs, without root: with an index of ours where the system's lacks them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.options: list[str] = []
-
-    @staticmethod
-    def available() -> bool:
-        """Whether this machine has apt."""
-        return all(shutil.which(program) for program in ("apt-get", "apt-cache", "dpkg-deb"))
-
-    def archives(self, packages: list[str]) -> list[Archive] | None:
-        """What apt's index says of `packages`, or None where it has not got all of them even after an update."""
-        found = self._show(packages)
-        if len(found) < len(packages):
-            tqdm.write("apt's index lacks the packages: fetching an index of our own (apt-get update, no root needed)")
-            if not self._update():
-                return None
-            found = self._show(packages)
-        return found if len(found) == len(packages) else None
-
-    def fetch(self, archive: Archive, path: Path, bar: tqdm) -> None:
-        """Download one package to `path`; apt resumes and checks it, and so do we before it gets its name."""
-        import fcntl  # where apt is, this is
-
-        folder = (self.folder / ".apt" / archive.package).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["apt-get", *self.options, "-q", "-o", "Acquire::Retries=3", "download", archive.package]
-        with open(folder / "lock", "w") as lock, open(folder / "log", "w+") as log:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # inherited: the apt-get of a run that was killed ends first
-            fds = (lock.fileno(),)
-            with subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, pass_fds=fds) as process:
-                shown = 0
-                while process.poll() is None:
-                    time.sleep(0.1)
-                    size = sum(file.stat().st_size for file in folder.glob("*.deb*"))
-                    bar.update(size - shown)
-                    shown = size
-            log.seek(0)
-            complaints = [line.strip() for line in log if line.startswith(("E:", "Err:"))]
-        debs = list(folder.glob("*.deb"))
-        if process.returncode or len(debs) != 1 or sha256_of(debs[0]) != archive.sha256:
-            shutil.rmtree(folder)
-            if any("No space left" in line for line in complaints):
-                raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            why = complaints[-1] if complaints else "what it fetched is not what its index says"
-            raise UserError(f"apt cannot download {archive.package} ({why}): check the connection and try again.")
-        bar.update(archive.size - shown)
-        debs[0].replace(path)
-        shutil.rmtree(folder)
-
-    @staticmethod
-    def unpack(path: Path, folder: Path) -> None:
-        """Unpack a .deb below `folder`."""
-        done = subprocess.run(["dpkg-deb", "-x", str(path), str(folder)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"{path} cannot be unpacked ({' '.join(done.stderr.split())}): free space or delete it.")
-
-    def _show(self, packages: list[str]) -> list[Archive]:
-        command = ["apt-cache", *self.options, "show", "--no-all-versions", *packages]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        records = {}
-        for paragraph in shown.split("\n\n"):
-            fields = dict(
-                line.split(": ", 1) for line in paragraph.splitlines() if not line.startswith(" ") and ": " in line
-            )
-            if {"Package", "SHA256", "Size", "Filename"} <= fields.keys():
-                name = Path(fields["Filename"]).name
-                package = fields["Package"]
-                records[package] = Archive(name, int(fields["Size"]), fields["SHA256"], package=package)
-        return [records[package] for package in packages if package in records]
-
-    def _update(self) -> bool:
-        state = (self.folder / ".apt" / "index").resolve()
-        for folder in ("lists/partial", "cache/archives/partial"):
-            (state / folder).mkdir(parents=True, exist_ok=True)
-        self.options = ["-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
-        command = ["apt-get", *self.options, "-q", "-o", "Acquire::Languages=none", "update"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def fetch_all(archives: list[Archive], folder: Path, apt: Apt | None) -> list[Path]:
-    """Download `archives` into `folder` with a progress bar; those that are there and whole are left alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / archive.name for archive in archives]
-    missing = [(archive, path) for archive, path in zip(archives, paths, strict=True) if not is_complete(path, archive)]
-    total = sum(archive.size for archive, _ in missing)
-    with tqdm(total=total, unit="B", unit_scale=True, disable=not missing, desc="download") as bar:
-        for archive, path in missing:
-            part = path.with_name(path.name + ".part")
-            bar.update(part.stat().st_size if part.exists() else 0)
-            if apt and archive.package:
-                apt.fetch(archive, path, bar)
-            else:
-                fetch_http(archive, path, bar)
-    shutil.rmtree(folder / ".apt", ignore_errors=True)
-    return paths
-
-
-def move_tree(source: Path, target: Path) -> None:
-    """Move every file below `source` to the same place below `target`, replacing what is there."""
-    for folder, _, names in os.walk(source):
-        place = target / Path(folder).relative_to(source)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            os.replace(Path(folder) / name, place / name)
+        whole = stated.rpartition("/")[2] if continues else answer.headers.get("Content-Length", "")
+        return int(whole) if whole.isdigit() else 0

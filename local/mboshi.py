@@ -13,25 +13,40 @@ import unicodedata
 from argparse import Namespace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from local.clone import Clone
-from local.manifests import Utterance, count_by, make_utterance, print_counts, spread_of_seconds, write_manifests
+from local.corpus import (
+    Program,
+    Published,
+    Unusable,
+    compare_with_published,
+    decode_text,
+    find_folder,
+    measure_mono,
+    read_utterances,
+    usable,
+)
+from local.manifests import (
+    Utterance,
+    count_by,
+    make_recording,
+    make_utterance,
+    print_counts,
+    spread_of_seconds,
+    write_manifests,
+)
 from local.moses import detokenise_french, restore_case
 from utils.errors import UserError, run
 from utils.files import write_json
-from utils.options import Parser
 
 URL = "https://github.com/besacier/mboshi-french-parallel-corpus"
 COMMIT = "83c5b428a8251881711fa45e4ea5bb5ea6bcdc9b"  # of 2022-04-08
 CLONE = "mboshi-french-parallel-corpus"
 LAYOUT = "full_corpus_newsplit"
 LANGUAGE = "mdw"  # Mboshi in ISO 639-3
-FOLDERS = {"train": 4616, "dev": 514}  # and how many utterances the authors put there
+FOLDERS = {"train": Published(4616), "dev": Published(514)}  # utterances that the authors put there
 VALID = 100  # of train, held out
 TEXTS = ("mb", "mb.cleaned", "fr", "fr.cleaned")
 AUDIO = ("wav", "opus")  # the first that is there; the authors' are WAV
-POINTER = b"version https://git-lfs"
 AGAIN = "run 'python -m local.mboshi download' (stage 0), which fetches only what is missing"
 
 
@@ -45,70 +60,20 @@ def download(arguments: Namespace) -> None:
 # ---- the authors' files
 
 
-class Unusable(Exception):
-    """An utterance to leave out: `reason` is a fixed word or two, the message a sentence that names the file."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def find_corpus(folder: Path) -> Path:
     """The folder with train and dev in it, at or below the `folder` given; `UserError` where there is none."""
-    if not folder.is_dir():
-        raise UserError(f"Corpus folder {folder} does not exist: {AGAIN}, or give --corpus the folder that has it.")
-    for place in (folder, folder / LAYOUT, folder / CLONE / LAYOUT):
-        missing = [name for name in FOLDERS if not (place / name).is_dir()]
-        if not missing:
-            return place
-        if len(missing) < len(FOLDERS):
-            raise UserError(f"{place} lacks the folder {missing[0]}: {AGAIN}.")
-    above = folder.resolve().parent
-    near = [above] if all((above / name).is_dir() for name in FOLDERS) else sorted(folder.glob(f"*/{LAYOUT}"))
-    hint = f" (did you mean '--corpus {near[0]}'?)" if near else ""
-    raise UserError(f"{folder} has no {LAYOUT} with train and dev in it{hint}: check the path, or {AGAIN}.")
+    return find_folder(folder, tuple(FOLDERS), (LAYOUT, f"{CLONE}/{LAYOUT}"), AGAIN)
 
 
 def read_line(path: Path) -> str:
     """The one line of a text file, NFC, with single spaces; `Unusable` if it is none."""
-    if not path.exists():
-        raise Unusable("missing file", f"{path} is not there.")
-    content = path.read_bytes()
-    _refuse_pointer(path, content)
-    try:
-        lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise Unusable("not UTF-8", f"{path} is not text in UTF-8.") from None
+    lines = [line for line in decode_text(path).splitlines() if line.strip()]
     if len(lines) != 1:
         raise Unusable("no text" if not lines else "corrupt", f"{path} has {len(lines)} lines of text, not one.")
     return unicodedata.normalize("NFC", " ".join(lines[0].split()))
 
 
-def measure(path: Path) -> tuple[int, int]:
-    """Sampling rate in Hz and length in samples, from the header of a mono file; `Unusable` if it has none."""
-    import soundfile
-
-    if path.stat().st_size == 0:
-        raise Unusable("empty", f"{path} has no bytes.")
-    with open(path, "rb") as file:
-        _refuse_pointer(path, file.read(len(POINTER)))
-    try:
-        info = soundfile.info(path)
-    except soundfile.SoundFileError:
-        raise Unusable("corrupt", f"{path} is not audio that libsndfile reads.") from None
-    if info.frames <= 0:
-        raise Unusable("empty", f"{path} has no samples.")
-    if info.channels != 1:
-        raise Unusable("corrupt", f"{path} has {info.channels} channels, not one.")
-    return info.samplerate, info.frames
-
-
-def _refuse_pointer(path: Path, content: bytes) -> None:
-    if content.startswith(POINTER):
-        raise Unusable("LFS pointer", f"{path} is a pointer of Git LFS, not the file: run 'git lfs pull' there.")
-
-
-def read_utterance(folder: Path, key: str) -> Utterance:
+def read_utterance(key: str, folder: Path) -> Utterance:
     """The utterance `key` of a folder (train or dev); `Unusable` if a file of it is missing or broken."""
     mboshi, text, french, cleaned = (read_line(folder / f"{key}.{suffix}") for suffix in TEXTS)
     audio = next((path for kind in AUDIO if (path := folder / f"{key}.{kind}").exists()), None)
@@ -119,30 +84,17 @@ def read_utterance(folder: Path, key: str) -> Utterance:
         "raw_text": mboshi,
         "raw_translation": french,
     }
-    rate, samples = measure(audio)
-    return make_utterance(key, audio.resolve(), rate, samples, text, LANGUAGE, key.split("_")[0], custom)
+    header = measure_mono(audio)
+    recording = make_recording(key, audio.resolve(), header.rate, header.samples)
+    return make_utterance(key, recording, text, LANGUAGE, key.split("_")[0], custom)
 
 
-def read_folder(folder: Path, left_out: list[dict]) -> dict[str, Utterance | None]:
+def read_folder(folder: Path, left_out: list[dict]) -> list[Utterance | None]:
     """The utterances of train or dev in the order of their ids, as bytes; None for those added to `left_out`."""
     endings = tuple(f".{suffix}" for suffix in (*TEXTS, *AUDIO))
     names = [path.name for path in folder.iterdir() if path.name.endswith(endings) and not path.name.startswith(".")]
     keys = sorted({name.partition(".")[0] for name in names})
-    if not keys:
-        raise UserError(f"{folder} holds no utterances: {AGAIN}.")
-    found: dict[str, Utterance | None] = {}
-    wrong = []
-    for key in tqdm(keys, desc=folder.name, unit="utterance"):
-        try:
-            found[key] = read_utterance(folder, key)
-        except Unusable as error:
-            found[key] = None
-            wrong.append({"id": key, "reason": error.reason, "detail": str(error)})
-    if len(wrong) > 0.1 * len(keys):
-        first = wrong[0]["detail"].rstrip(".")
-        raise UserError(f"{folder}: {len(wrong)} of its {len(keys)} utterances are unusable ({first}): {AGAIN}.")
-    left_out += wrong
-    return found
+    return read_utterances(dict.fromkeys(keys, folder), read_utterance, left_out, folder, AGAIN)
 
 
 # ---- manifests
@@ -152,11 +104,11 @@ def make_manifests(arguments: Namespace) -> None:
     """Write recordings and supervisions of every split, `left_out.jsonl` and `summary.json`; print the summary."""
     out, corpus = Path(arguments.out), find_corpus(Path(arguments.corpus))
     left_out: list[dict] = []
-    train, dev = (list(read_folder(corpus / name, left_out).values()) for name in FOLDERS)
+    train, dev = (read_folder(corpus / name, left_out) for name in FOLDERS)
     if not 0 <= arguments.valid < len(train):
         raise UserError(f"--valid {arguments.valid}: it is how many of the {len(train)} train utterances are held out.")
     parts = {"train": train[arguments.valid :], "valid": train[: arguments.valid], "dev": dev}
-    splits = {split: [utterance for utterance in part if utterance] for split, part in parts.items()}
+    splits = {split: usable(part) for split, part in parts.items()}
     seen = {reference(utterance) for utterance in splits["train"]}
     for utterance in splits["valid"] + splits["dev"]:
         utterance.supervision.custom["subsets"] = {"reference_in_train": reference(utterance) in seen}
@@ -164,9 +116,7 @@ def make_manifests(arguments: Namespace) -> None:
     summary = summarise(splits, len(left_out))
     write_json(out / "summary.json", summary)
     print_summary(summary, out)
-    for (name, whole), part in zip(FOLDERS.items(), (train, dev), strict=True):
-        if (found := sum(map(bool, part))) != whole:
-            print(f"{corpus / name}: {found} of {whole} utterances, so scores do not compare with published ones")
+    compare_with_published({"train": usable(train), "dev": usable(dev)}, FOLDERS)
 
 
 def reference(utterance: Utterance) -> str:
@@ -207,20 +157,13 @@ def print_summary(summary: dict, out: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = Parser(prog="python -m local.mboshi", description="The Mboshi-French corpus: download, manifests.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    fetch = commands.add_parser("download", help="fetch the corpus from its authors' repository (needs git)")
-    fetch.add_argument("--out", required=True, help=f"folder in which {CLONE} is made")
-    make = commands.add_parser("manifests", help="write Lhotse manifests")
-    make.add_argument(
-        "--corpus", required=True, help="folder that download made, or a clone of the authors' repository"
-    )
-    make.add_argument("--out", required=True, help="folder for the manifests")
+    program = Program("mboshi", "The Mboshi-French corpus: download, manifests.")
+    program.download(download, "fetch the corpus from its authors' repository (needs git)", CLONE)
+    make = program.manifests(make_manifests, "folder that download made, or a clone of the authors' repository")
     make.add_argument(
         "--valid", type=int, default=VALID, help="first utterances of train that are held out for validation"
     )
-    arguments = parser.parse_args()
-    (download if arguments.command == "download" else make_manifests)(arguments)
+    program.main()
 
 
 if __name__ == "__main__":

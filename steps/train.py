@@ -11,6 +11,7 @@ import sys
 import torch
 
 from steps.nets.pretrained_parts import PartedModel
+from steps.training import presets
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
 from steps.training.initial import initialise
@@ -23,6 +24,7 @@ from steps.training.report import about_model, write_report
 from steps.training.session import Session
 from steps.training.signals import StopSignal
 from steps.training.speech import SpeechTask
+from steps.training.step_size import StepSize
 from steps.training.trainer import Trainer
 from steps.training.translation import TranslationTask, TranslationTrainConfig
 from utils.checkpoint import own_tensors, save_checkpoint
@@ -49,8 +51,9 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, e.g. optimizer.lr=0.03")
     parser.add_argument("--out", required=True, help="model folder, exp/<model>")
     parser.add_argument("--restart", action="store_true", help="delete what an earlier training left there")
+    parser.add_argument("--preset", help="the machine: a YAML file, or a name of egs/conf/presets (laptop, gpu24, ...)")
     args = parser.parse_intermixed_args()
-    config = read_config(args.config, args.overrides)
+    config = read_config(args.config, args.overrides, args.preset)
     world = join_world(choose_device(config.device).type == "cuda")
     try:
         return train(config, TrainFolder(args.out), world, args.restart)
@@ -58,10 +61,17 @@ def main() -> int:
         world.close()
 
 
-def read_config(path: str, overrides: list[str]) -> AnyConfig:
-    """The YAML file with overrides: with a `translator`, a `language_model`, or with an encoder and heads."""
+def read_config(path: str, overrides: list[str], preset: str | None = None) -> AnyConfig:
+    """The YAML file with overrides: with a `translator`, a `language_model`, or with an encoder and heads.
+
+    What follows from a preset's machine goes below the overrides.
+    """
     values = override(load_yaml(path), overrides)
-    return check_config(values, config_kind(values), path)
+    config = check_config(values, config_kind(values), path)
+    if preset:
+        values = override(values, presets.overrides(presets.load_preset(preset), config, path, overrides))
+        config = check_config(values, config_kind(values), f"{path} with preset {preset}")
+    return config
 
 
 def config_kind(values: dict) -> type[AnyConfig]:
@@ -128,7 +138,9 @@ def build(
     model, begun_from = begin(task, config, device, state)
     batches = task.batches(config, model, world)
     ledger = Ledger(folder.path, world, batches.total, config.epochs, batches.unit)
-    describe(model, batches, config, ledger)
+    if state:
+        batches.resize(batches.step.resumed(state, source, batches.limit))
+    describe(model, batches, ledger)
     for sentence in begun_from:
         ledger.say(sentence)
     for complaint in complaints:
@@ -142,8 +154,8 @@ def build(
         sample = batches.sample().to(device)
         precision, why = world.from_main(choose_precision(config.precision, device, model, sample))
     ledger.say(f"device: {device}, precision: {precision} ({why})")
-    if config.probe and not state:
-        probe(model, batches, precision, device, ledger)
+    if config.probe and (not state or batches.step.planned != StepSize(**state["step"]).planned):
+        probe(model, batches, precision, device, ledger, share=config.batch_total is not None)
     stop = StopSignal()
     name = "nonfinite.jsonl" if world.main else f"nonfinite.{world.rank}.jsonl"
     nonfinite = NonFinite(folder.path / "log" / name, config.max_nonfinite)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests: ruff, shellcheck, and pytest in the profiles pypi (with the real k2) and no-k2.
+# All tests: ruff, shellcheck, the tree's redundancy, and pytest in the profiles pypi (with the real k2) and no-k2.
 # usage: bash tests/run.sh [--profile pypi|no-k2] [options of pytest, for instance -k lang or a file]
 cd "$(dirname "$0")/.." || exit 1
 profiles="pypi no-k2"
@@ -44,9 +44,10 @@ done
 
 failed=0
 lint() {
-  echo "== ruff and shellcheck"
+  echo "== ruff, shellcheck and redundancy"
   ruff check --quiet . && ruff format --check --quiet . &&
-    find . -name '.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -print0 | xargs -0 shellcheck
+    find . -name '.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -print0 | xargs -0 shellcheck &&
+    python -m tests.redundancy
 }
 in_profile "${profiles%% *}" lint || { echo "lint failed" && failed=1; }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.tree import ROOT, files
+
 OURS = ("steps", "local", "utils", "tests")
 # folder -> prefixes of our modules that it must not import; `nets` knows no corpus, no search and no trainer
 FORBIDDEN = {
@@ -19,13 +19,6 @@ FORBIDDEN = {
     "steps/objectives": ("steps.search", "steps.training", "steps.train", "steps.decode", "steps.prepare"),
     "steps/search": ("steps.training", "steps.train", "steps.prepare", "steps.lang", "steps.scoring"),
 }
-
-
-def files(pattern: str) -> list[Path]:
-    """Files of the repository (tracked, or new and not ignored) that match a git pathspec."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", pattern]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted({ROOT / name for name in listed if (ROOT / name).exists()})
 
 
 def imported(path: Path) -> set[str]:

@@ -99,9 +99,9 @@ def require(path: str | Path, made_by: str = "") -> Path:
     return path
 
 
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
+def digest_of(path: str | Path, kind: str = "sha256") -> str:
+    """The checksum of a file, in hexadecimal: SHA-256, or another `kind` that hashlib knows."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from utils.errors import UserError, nearest
 from utils.files import require, write_text
+from utils.fingerprint import bases
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -63,8 +64,42 @@ class Config(BaseModel):
 C = TypeVar("C", bound=BaseModel)
 
 
-def load_yaml(path: str | Path) -> dict:
-    """The mapping in a YAML file; `UserError` when it is missing, malformed, or not a mapping."""
+def load_yaml(path: str | Path, above: tuple[Path, ...] = ()) -> dict:
+    """The mapping in a YAML file; `UserError` when it is missing, malformed, or not a mapping.
+
+    `base: other.yaml`, or `base: [one.yaml, two.yaml]`, puts other files below this one: paths relative to it, the
+    later over the earlier. Sections are merged key by key, all else is replaced, as is a section of another `name`.
+    """
+    here = Path(path).resolve()
+    if here in above:
+        raise UserError(
+            f"{path} is based on itself ({' -> '.join(file.name for file in (*above, here))}): break the ring."
+        )
+    if above and not here.exists():
+        raise UserError(f"{above[-1]} is based on {path}, which does not exist: correct its base.")
+    values = _parsed(path)
+    if "base" not in values:
+        return values
+    files, named = bases(str(path)), values.pop("base")
+    if len(files) != len(named if isinstance(named, list) else [named]) or not files:
+        raise UserError(f"{path}: write the base in one line, 'base: other.yaml' or 'base: [one.yaml, two.yaml]'.")
+    merged: dict = {}
+    for below in files:
+        merged = merge(merged, load_yaml(below, (*above, here)))
+    return merge(merged, values)
+
+
+def merge(below: dict, values: dict) -> dict:
+    """`values` over `below`: sections key by key unless they have different names; lists and scalars replace."""
+    merged = {**below, **values}
+    for key, section in values.items():
+        both = [side for side in (below.get(key), section) if isinstance(side, dict)]
+        if len(both) == 2 and len({side["name"] for side in both if "name" in side}) < 2:
+            merged[key] = merge(*both)
+    return merged
+
+
+def _parsed(path: str | Path) -> dict:
     try:
         values = yaml.safe_load(require(path).read_text("utf-8"))
     except UnicodeDecodeError:

@@ -29,6 +29,7 @@ COMMON = {
     "help": "show this and do nothing",
 }
 FLAGS = ("force", "help")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -102,12 +103,12 @@ def read_makers(recipe: Recipe, lines: list[str]) -> None:
         if match := FUNCTION.match(line):
             function = match[1]
         found = [pattern for pattern in outputs(line) if not pattern.startswith("*")]
+        for name in makes if function or number is not None else ():
+            found += makes[name] if re.search(rf"\b{name}\b", line) and name != function else []
         if function:
             makes.setdefault(function, []).extend(found)
             function = None if line.rstrip().endswith("}") and (match or line.startswith("}")) else function
         elif number is not None:
-            for name in makes:
-                found += makes[name] if re.search(rf"\b{name}\b", line) else []
             recipe.makers += [(pattern, number) for pattern in found]
 
 
@@ -118,11 +119,22 @@ def read_recipe(script: str | Path, given: dict[str, str] | None = None) -> Reci
     for line in lines[1:]:
         if not line.startswith("#"):
             break
-        recipe.doc.append(re.sub("^# ?", "", line))
+        if not line.startswith("# shellcheck "):
+            recipe.doc.append(re.sub("^# ?", "", line))
     border = next((n for n, line in enumerate(lines) if re.match(r"[^#]*\. parse_options\.sh", line)), len(lines) - 1)
     read_options(recipe, lines[: border + 1])
-    read_makers(recipe, filled_in("\n".join(lines[border:]), {**recipe.options, **(given or {})}).splitlines())
+    body = "\n".join([*sourced(lines[border + 1 :]), *lines[border:]])
+    read_makers(recipe, filled_in(body, {**recipe.options, **(given or {})}).splitlines())
     return recipe
+
+
+def sourced(lines: list[str]) -> list[str]:
+    """The lines of the files beside this one and in steps/ that a recipe sources by their names (`. words.sh`)."""
+    names = [match[1] for line in lines if (match := re.match(r"\. (\w+\.sh)\b", line))]
+    places = [ROOT / folder / name for name in names for folder in ("utils", "steps")]
+    return [
+        line for path in places if path.exists() for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()
+    ]
 
 
 def maker(recipe: Recipe, path: str) -> int | None:
@@ -191,7 +203,9 @@ def read_arguments(recipe: Recipe, arguments: list[str]) -> dict[str, str]:
             if value != "false":
                 given[name] = "true"
             continue
-        if not equals:
+        if not equals and defaults[name] == "false" and (not rest or rest[0].startswith("--")):
+            value = "true"  # a switch needs no value
+        elif not equals:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"{left} needs a value, for instance {left} {shlex.quote(defaults[name])}.")
             value = rest.pop(0)

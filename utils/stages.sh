@@ -7,8 +7,8 @@
 # remembered of finished commands are in the folder of the option `exp`, or in exp/ where a recipe has no such option.
 
 DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0 DRAGOMAN_GIVEN=''
-DRAGOMAN_LOG=exp/log
-dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=()
+DRAGOMAN_LOG=exp/log DRAGOMAN_SCRIPT=$PWD/${0##*/}
+dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=() dragoman_marked=''
 
 dragoman_time() {
   local s=$1
@@ -18,17 +18,40 @@ dragoman_time() {
 # Called by parse_options.sh: from here on the script is a recipe that ends with a summary.
 dragoman_start() {
   set -eu
+  # A recipe with --mini works in its folder mini/, apart from what it makes of the whole corpus.
+  [ "${mini:-false}" = false ] || dragoman_enter mini
   DRAGOMAN_LOG=${exp:-exp}/log
   # A stage that was not asked for is no failure, even as the script's last line; any other false command is one.
   trap 'dragoman_idle=""' ERR
   trap dragoman_end EXIT
+}
+
+# What finished after this moment is not done a third time when the same command continues an interrupted one.
+dragoman_mark() {
   local mark=$DRAGOMAN_LOG/.done/.again
-  if [ -n "$DRAGOMAN_AGAIN" ] && [ "$(sed 1d "$mark" 2>/dev/null)" != "$DRAGOMAN_AGAIN" ]; then
-    # What finished after this moment is not done a third time when the same command continues an interrupted one.
+  dragoman_marked=1
+  [ -n "$DRAGOMAN_AGAIN" ] || return 0
+  if [ "$(sed 1d "$mark" 2>/dev/null)" != "$DRAGOMAN_AGAIN" ]; then
     mkdir -p "${mark%/*}"
     printf '%s\n%s\n' "$DRAGOMAN_BEGAN" "$DRAGOMAN_AGAIN" >"$mark"
   fi
-  [ -z "$DRAGOMAN_AGAIN" ] || dragoman_since=$(sed -n 1p "$mark")
+  dragoman_since=$(sed -n 1p "$mark")
+}
+
+# Goes on in a folder below the recipe's, with the recipe's conf.
+dragoman_enter() {
+  mkdir -p "$1"
+  ln -sfn ../conf "$1/conf"
+  cd "$1"
+}
+
+# work_in <folder>: from here on in a folder of its own below the recipe's, with the recipe's conf and downloads: one for each of
+# the things that a recipe can be asked for, so that none of their models is lost for another's (before the first stage).
+work_in() {
+  mkdir -p downloads
+  case ${corpus:-} in '' | /*) ;; *) corpus=$PWD/$corpus ;; esac
+  dragoman_enter "$1"
+  ln -sfn ../downloads downloads
 }
 
 # Waits until at most $1 of the stage's commands run; when one failed, waits for the others and ends the recipe.
@@ -77,6 +100,7 @@ dragoman_end() {
 }
 
 stage() {
+  [ -n "$dragoman_marked" ] || dragoman_mark
   dragoman_close_stage
   if [ "$1" -lt "$DRAGOMAN_STAGE" ] || [ "$1" -gt "$DRAGOMAN_STOP_STAGE" ]; then
     dragoman_idle=1
@@ -105,10 +129,35 @@ one_of() {
   done
 }
 
-# Prints what starts a program as $1 processes of this machine that work together, one a GPU, on a free port.
+# Sets options of the recipe that the command line did not: `unless_given conf=conf/mini splits="dev test"`
+unless_given() {
+  local pair
+  for pair in "$@"; do
+    case $DRAGOMAN_GIVEN in *"\"${pair%%=*}\": "*) ;; *) printf -v "${pair%%=*}" %s "${pair#*=}" ;; esac
+  done
+}
+
+# Prints the file of a preset, which is a path or the name of one in egs/conf/presets.
+preset_file() {
+  case $1 in *.yaml | *.yml) echo "$1" ;; *) echo "$DRAGOMAN_ROOT/egs/conf/presets/$1.yaml" ;; esac
+}
+
+# Prints what starts a program as processes of a node that work together, one a GPU: $1 of them, or where that is empty as
+# many as the preset $2 says (1 without one). Where the preset has several nodes, on as many of the Slurm job that this is.
 launch() {
-  if [ "$1" -gt 1 ]; then
-    echo "torchrun --rdzv_backend c10d --rdzv_endpoint localhost:0 --nproc_per_node $1"
+  local processes=$1 nodes=1 file
+  if [ -n "${2:-}" ]; then
+    file=$(preset_file "$2")
+    [ -r "$file" ] || refuse "There is no preset $file: give the path of one, or a name in egs/conf/presets."
+    : "${processes:=$(sed -n 's/^processes: *\([0-9]*\).*/\1/p' "$file")}"
+    nodes=$(sed -n 's/^nodes: *\([0-9]*\).*/\1/p' "$file")
+  fi
+  if [ "${nodes:-1}" -gt 1 ]; then
+    [ -n "${SLURM_JOB_ID:-}" ] || refuse "Preset $2 has $nodes nodes: start this in a Slurm job (sbatch --nodes $nodes --exclusive --wrap 'bash run.sh ...')."
+    # no name of a job in it: a command that changed would be run again
+    echo "srun --nodes $nodes --ntasks-per-node 1 --kill-on-bad-exit=1 node.sh ${processes:-1}"
+  elif [ "${processes:-1}" -gt 1 ]; then
+    echo "torchrun --rdzv_backend c10d --rdzv_endpoint localhost:0 --nproc_per_node $processes"
   else
     echo python
   fi
@@ -128,6 +177,6 @@ run() {
 }
 
 dragoman_command() {
-  DRAGOMAN_SCRIPT=$PWD/${0##*/} DRAGOMAN_RESUME=$(dragoman_resume) DRAGOMAN_SINCE=$dragoman_since \
+  DRAGOMAN_SCRIPT=$DRAGOMAN_SCRIPT DRAGOMAN_RESUME=$(dragoman_resume) DRAGOMAN_SINCE=$dragoman_since \
     DRAGOMAN_BESIDE=$dragoman_beside DRAGOMAN_GIVEN=$DRAGOMAN_GIVEN python -S -m utils.run --log "$DRAGOMAN_LOG" "$@"
 }

@@ -14,7 +14,7 @@ from steps.alignment.times import Aligned, Clock, align, scaled
 from steps.lang.tables import BOUNDARY
 from steps.prepare.audio import compute_features, resample
 from steps.prepare.dataset import pad_features
-from steps.prepare.validate import cut_samples
+from steps.prepare.usable import cut_samples
 from steps.recogniser import Recogniser
 from steps.search.alignment import needed_frames
 

@@ -17,7 +17,7 @@ from steps.prepare.audio import compute_features
 from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import read_features
 from steps.prepare.sampler import BatchPlan
-from steps.prepare.validate import cut_samples
+from steps.prepare.usable import cut_samples
 from steps.scoring.hypotheses import read_rows
 from utils.errors import UserError
 

@@ -61,13 +61,15 @@ def manifest_texts(
     return [text for name, text in texts if copies or (plain := _COPY.sub("", name)) == name or plain not in names]
 
 
-def plain_texts(path: str | Path) -> list[tuple[str, str | None]]:
+def plain_texts(path: str | Path) -> Iterator[tuple[str, str | None]]:
     """Normalised lines of a text file, without empty ones, with the language that its name ends in.
 
-    Errors: `UserError` where the file is not UTF-8, or blank.
+    Errors: `UserError` where the file is not UTF-8, or (at its end) blank.
     """
-    lines = map(normalize, read_lines(path, "save it as UTF-8, or check the path"))
-    language = language_of(path)
-    if not (texts := [(line, language) for line in lines if line]):
+    language, blank = language_of(path), True
+    for line in map(normalize, read_lines(path, "save it as UTF-8, or check the path")):
+        if line:
+            blank = False
+            yield line, language
+    if blank:
         raise UserError(f"{path} holds no text: check the path.")
-    return texts

@@ -10,7 +10,8 @@ a lang folder as icefall's: `tokens.txt` and `words.txt` (disambiguation symbols
 `L.pt`, `L_disambig.pt`, `G.pt`, `LG.pt`, `HLG.pt`; `graph.json` has the sizes and what was left out. `--openfst`, and
 where there is no k2, writes `L.fst` ... `HLG.fst` of OpenFst, made by kaldifst: for `--search ctc:wfst`, kaldi-decoder
 and sherpa, whose HLG reads tokens' ids plus one. Without `--lm` the words are the lexicon's, and G allows any sentence
-of them: HLG is what others call HL.
+of them: HLG is what others call HL. `--only-g` writes `words.txt` and G alone, for rescoring: the way to use a model
+of which no HLG would fit in memory.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ def build(
     model: BackoffModel | None, tokenizer: Tokenizer, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, list], list[str]]:
     """The graphs by file name (k2's, OpenFst's), the tables by name, and the words that were left out."""
+    if args.only_g:
+        words = word_table(word for word in model.words if word != UNK)  # as beside the other graphs
+        g = grammar(model, words)[0]
+        return {"G.pt": g.to_k2(acceptor=True)} if have_k2() else {"G.fst": compiled(g)}, {"words": words}, []
     spelled = read_lexicon(args.lexicon) if args.lexicon else None
     known = model.words if model else dict.fromkeys(word for word, _ in spelled or ())
     spoken = [word for word in known if word not in (BOS, EOS, UNK)]
@@ -105,9 +110,10 @@ def write(out: Path, graphs: dict[str, Any], tables: dict[str, list], about: dic
     """The folder; `graph.json` is last, so that a folder that has it is whole."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "graph.json").unlink(missing_ok=True)
-    for name in ("tokens", "words"):
+    for name in {"tokens", "words"} & tables.keys():
         write_table(out / f"{name}.txt", tables[name])
-    write_lexicon(out / "lexicon.txt", tables["lexicon"])
+    if "lexicon" in tables:
+        write_lexicon(out / "lexicon.txt", tables["lexicon"])
     for file, graph in graphs.items():
         if file.endswith(".fst"):
             write_fst(graph, out / file)
@@ -141,8 +147,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--modified", action="store_true", help="a repeated token needs no blank between (smaller)")
     parser.add_argument("--openfst", action="store_true", help="also write OpenFst's files")
+    parser.add_argument("--only-g", action="store_true", help="write G alone, to rescore lattices with")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
+    if args.only_g and args.lm is None:
+        raise UserError("--only-g needs --lm, the model that G is made of.")
     if args.lm is None and args.lexicon is None:
         raise UserError("Neither --lm nor --lexicon tells the words: give one of them, or both.")
     if args.openfst or not have_k2():

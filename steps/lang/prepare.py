@@ -8,7 +8,8 @@
         --path openai/whisper-base --out data/lang_whisper_fr
 
 One call makes one token set, joint over all languages that the target has; `--languages fr` makes it for French alone.
-Plain text (`--text`) has a sentence a line, in the language that the file's name ends in.
+Plain text (`--text`) has a sentence a line, in the language that the file's name ends in; where it has more lines than
+`--sample`, tokens are made of so many of them, `words.txt` and `lexicon.txt` of all.
 Of a pretrained model's tokens those are kept that the text needs, its special ones, and those of what a language model
 is asked (the usual request, and the texts of `--keep`); any other piece is spelled in bytes.
 """
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece as spm
@@ -33,9 +36,10 @@ from steps.lang.tokenizer import Tokenizer, load_bpe, pieces_of, tag
 from steps.pretrained.folder import find_model, read_config
 from utils.errors import UserError, run
 from utils.files import atomic_path, read_json, write_json
-from utils.options import Parser
+from utils.options import Parser, count
 
 DEFAULT_VOCAB_SIZE = 500
+SAMPLE = 1_000_000  # lines: about 2 GiB for sentencepiece
 UNDETERMINED = "und"  # ISO 639's code
 
 
@@ -53,13 +57,27 @@ def collect(
     return {language: texts[language] for language in sorted(languages or texts)}
 
 
-def collect_lines(paths: Sequence[str | Path]) -> dict[str, list[str]]:
-    """Normalised lines of plain text files by the language that their names end in; `UserError` where one is blank."""
+def sample_lines(paths: Sequence[str | Path], most: int) -> tuple[dict[str, list[str]], set[str], int]:
+    """Normalised lines of plain text files by the language that their names end in: all, or so many drawn from them.
+
+    Also all the words of all lines, and the number of lines. Each line is as likely to be drawn (Vitter 1985, algorithm
+    R), and the same ones are every time. `UserError` where a file is blank.
+    """
+    draw, words, number = random.Random(0), set(), 0
+    kept: list[tuple[str, str]] = []
     texts: dict[str, list[str]] = {}
-    for path in paths:
-        for text, language in plain_texts(path):
-            texts.setdefault(language or UNDETERMINED, []).append(text)
-    return texts
+    for text, language in chain.from_iterable(map(plain_texts, paths)):
+        words.update(text.split())
+        number += 1
+        line = (language or UNDETERMINED, text)
+        texts.setdefault(line[0], [])
+        if number <= most:
+            kept.append(line)
+        elif (place := draw.randrange(number)) < most:
+            kept[place] = line
+    for language, text in kept:
+        texts[language].append(text)
+    return texts, words, number
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int, model_type: str, tags: Sequence[str]) -> bytes:
@@ -101,12 +119,22 @@ def _explain(message: str, vocab_size: int) -> str:
 
 
 def prepare(
-    texts: dict[str, list[str]], out: str | Path, kind: str, about: dict, vocab_size: int, model_type: str
+    texts: dict[str, list[str]],
+    out: str | Path,
+    kind: str,
+    about: dict,
+    vocab_size: int,
+    model_type: str,
+    others: Iterable[str] = (),
 ) -> Tokenizer:
-    """Write a lang folder from texts by language and read it back; `about` goes into lang.json."""
+    """Write a lang folder from texts by language and read it back; `about` goes into lang.json.
+
+    `others` are words that the texts may lack, where these are a sample of a large text.
+    """
     out = Path(out)
     tags = [tag(language) for language in texts] if about["tags"] else []
     lines = [line for language in texts for line in texts[language]]
+    words = word_table({word for line in lines for word in line.split()}.union(others))
     for stale in (TEMPLATE, TOKENS):  # of an earlier run with another model
         (out / stale).unlink(missing_ok=True)
     if kind == "pretrained":
@@ -128,7 +156,7 @@ def prepare(
             temporary.write_bytes(serialized)
         tokens = pieces_of(load_bpe(out / "bpe.model"), out / "bpe.model")
     else:
-        characters = sorted({character for line in lines for character in line if character != " "})
+        characters = sorted(set().union(*lines, *others) - {" "})
         tokens = [*SPECIAL, *tags, BOUNDARY, *characters]
     write_table(out / "tokens.txt", tokens)
     write_json(out / "lang.json", {"type": kind, "languages": list(texts), **about, "vocab_size": len(tokens)})
@@ -136,7 +164,6 @@ def prepare(
         if kind != other:
             (out / file).unlink(missing_ok=True)  # an earlier run's, which icefall would read
     tokenizer = Tokenizer.load(out)
-    words = word_table(word for line in lines for word in line.split())
     write_table(out / "words.txt", words)
     boundary = [BOUNDARY] if BOUNDARY in tokens else []
     spelled = [(word, tokenizer.pieces(word)) for word in words[2:-3]]
@@ -185,6 +212,12 @@ def _options() -> Parser:
     parser = Parser(prog="steps.lang.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", nargs="+", default=[], metavar="FILE", help="cut or supervision manifests")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE", help="plain text, such as train.en.gz")
+    parser.add_argument(
+        "--sample",
+        type=count,
+        default=SAMPLE,
+        help="lines of a larger text that tokens are made of (default: %(default)s)",
+    )
     parser.add_argument("--target", nargs="+", default=["text"], help="text, translation.<language>, or several")
     parser.add_argument("--languages", nargs="+", metavar="LANG", help="of cuts only text in these (the target's)")
     parser.add_argument("--same-language", action="store_true", help="a transcript is its own language's translation")
@@ -228,8 +261,9 @@ def main() -> None:
     check_options(options)
     sources = [*options.cuts, *options.text]
     texts = collect(options.cuts, options.target, options.languages, options.same_language) if options.cuts else {}
-    for language, lines in collect_lines(options.text).items():
-        texts.setdefault(language, []).extend(lines)
+    sampled, words, lines = sample_lines(options.text, options.sample)
+    for language, drawn in sampled.items():
+        texts.setdefault(language, []).extend(drawn)
     texts = dict(sorted(texts.items()))
     if options.tags and UNDETERMINED in texts:
         raise UserError(f"{' '.join(sources)}: --tags needs the language of every utterance, and some have none.")
@@ -240,9 +274,10 @@ def main() -> None:
         about["model_type"] = model_type
     if options.type == "pretrained":
         about |= {"path": options.path, "all_tokens": options.all_tokens, "keep": options.keep}
-    tokenizer = prepare(texts, options.out, options.type, about, size, model_type)
+    tokenizer = prepare(texts, options.out, options.type, about, size, model_type, words)
     print(f"{options.out}: {tokenizer.vocab_size} tokens ({options.type}) for {' '.join(texts)}")
-    print(describe(tokenizer, texts, " ".join(sources)))
+    of = f" ({options.sample} of {lines} lines drawn)" if lines > options.sample else ""
+    print(describe(tokenizer, texts, " ".join(sources) + of))
     for path in options.check:
         print(describe(tokenizer, collect([path], options.target, options.languages, options.same_language), path))
 

@@ -102,6 +102,11 @@ class Tokenizer:
         tags = [self.tag_id(language)] if self.tags else []
         return tags + [self.unk_id if i in self._hidden else i for i in ids]
 
+    def resample(self, ids: Sequence[int], alpha: float, seed: int) -> list[int]:
+        """As `sample`, of the text that has the tokens `ids`."""
+        language = self.tokens[ids[0]].strip("<>") if self.tags else None
+        return self.sample(self.decode(ids), language, alpha, seed)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; blanks, `<sos/eos>` and tags are dropped, `<unk>` becomes `⁇`."""
         kept = [index for index in map(int, ids) if index not in self._hidden]

@@ -15,6 +15,7 @@ from utils.files import atomic_path, open_text, read_lines
 
 LN10 = math.log(10)
 NEVER = -99.0  # SRILM's decimal logarithm of 0
+WRITTEN = 1 << 16  # n-grams that are strings at a time
 _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
 
 
@@ -121,12 +122,20 @@ def write_arpa(path: str | Path, model: BackoffModel) -> None:
     with atomic_path(path) as temporary, open_text(temporary, "wt") as out:
         out.write("\\data\\\n")
         out.writelines(f"ngram {order}={count}\n" for order, count in enumerate(model.counts, 1))
-        spelled = np.array([""], dtype=object)
         for order, grams in enumerate(model.orders, 1):
             out.write(f"\n\\{order}-grams:\n")
-            words = np.array(model.words, dtype=object)[grams.word]
-            spelled = words if order == 1 else spelled[grams.prefix] + " " + words
-            probs = np.where(np.isinf(grams.log_prob), NEVER, grams.log_prob / LN10)
-            ends = [f"\t{weight:.7g}" if order < model.order else "" for weight in grams.backoff / LN10 + 0.0]
-            out.writelines(f"{p:.7g}\t{gram}{end}\n" for p, gram, end in zip(probs, spelled, ends, strict=True))
+            for start in range(0, len(grams), WRITTEN):
+                rows = np.arange(start, min(start + WRITTEN, len(grams)))
+                probs = np.where(np.isinf(grams.log_prob[rows]), NEVER, grams.log_prob[rows] / LN10)
+                weights = grams.backoff[rows] / LN10 + 0.0
+                ends = [f"\t{weight:.7g}" if order < model.order else "" for weight in weights]
+                spelled = zip(probs, _spelled(model, order, rows), ends, strict=True)
+                out.writelines(f"{p:.7g}\t{gram}{end}\n" for p, gram, end in spelled)
         out.write("\n\\end\\\n")
+
+
+def _spelled(model: BackoffModel, order: int, rows: np.ndarray) -> np.ndarray:
+    """The words of these n-grams, as strings."""
+    grams = model.orders[order - 1]
+    words = np.array([model.words[word] for word in grams.word[rows]], dtype=object)
+    return words if order == 1 else _spelled(model, order - 1, grams.prefix[rows]) + " " + words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,18 @@ def encode(sentences: Iterable[Sequence[str]], ids: Mapping[str, int]) -> tuple[
     A word that `ids` lacks is `<unk>`, and -1 where they lack that too.
     """
     begin, end, spare = (ids.get(symbol, -1) for symbol in (BOS, EOS, UNK))
-    rows = [[begin, *(ids.get(word, spare) for word in sentence), end] for sentence in sentences]
-    lens = np.array([len(row) for row in rows], dtype=np.int64)
-    found = np.fromiter((i for row in rows for i in row), dtype=np.int64, count=int(lens.sum()))
-    return found, np.arange(len(found)) - np.repeat(np.cumsum(lens) - lens, lens)
+    lens: list[int] = []
+
+    def tokens() -> Iterator[int]:
+        for sentence in sentences:
+            lens.append(len(sentence) + 2)
+            yield begin
+            for word in sentence:
+                yield ids.get(word, spare)
+            yield end
+
+    found, sizes = np.fromiter(tokens(), dtype=np.int64), np.array(lens, dtype=np.int64)
+    return found, np.arange(len(found)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 @dataclass
@@ -165,7 +173,7 @@ class BackoffModel:
         self.orders[-1].backoff = np.zeros(len(self.orders[-1]))
 
 
-def token_scores(model: BackoffModel, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def token_scores(model: BackoffModel, sentences: Iterable[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, ln p and length of the longest n-gram found, of every token but the sentences' beginnings."""
     ids, places = encode(sentences, model.ids)
     scores, said = model.score(ids, places), places > 0

@@ -46,7 +46,7 @@ def vocabulary(sentences: Iterable[Sequence[str]], words: Iterable[str] | None =
 
 
 def estimate(
-    sentences: Sequence[Sequence[str]], order: int, words: Sequence[str], cutoffs: Sequence[int] = ()
+    sentences: Iterable[Sequence[str]], order: int, words: Sequence[str], cutoffs: Sequence[int] = ()
 ) -> Estimate:
     """The model of this order of `sentences`, over `words` (as `vocabulary` has them; others are `<unk>`).
 

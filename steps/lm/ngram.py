@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +30,30 @@ from steps.lm.kneser_ney import FALLBACK, estimate, vocabulary
 from steps.lm.text import read_texts, split, text_options
 from utils.errors import UserError, run
 from utils.files import atomic_path, open_text, read_lines
+from utils.hardware import memory_gb
 from utils.options import Parser, positive
 
+FIXED, PER_ORDER = 100, 50  # bytes that counting takes for a word of text, and for each order above the first
+SAID = 0.25  # share of the memory from which on this is said
 
-def read_sentences(args: argparse.Namespace) -> list[list[str]]:
-    """The words, or tokens, of every sentence of `--text` and `--cuts`."""
-    return split(read_texts(args), Tokenizer.load(args.lang) if args.lang else None)
+
+class Sentences(Iterable[list[str]]):
+    """The words, or tokens, of every sentence of `--text` and `--cuts`: read anew each time, and then counted."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.texts, self.tokenizer = read_texts(args), Tokenizer.load(args.lang) if args.lang else None
+        self.count = self.words = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        self.count = self.words = 0
+        for sentence in split(self.texts, self.tokenizer):
+            self.count, self.words = self.count + 1, self.words + len(sentence)
+            yield sentence
 
 
 def train(args: argparse.Namespace) -> int:
     """`train`."""
-    sentences = read_sentences(args)
+    sentences = Sentences(args)
     given = [line.split()[0] for line in read_lines(args.words) if line.strip()] if args.words else None
     lmplz = args.lmplz or shutil.which("lmplz")
     if args.backend == "lmplz" and (args.words or not lmplz):
@@ -49,17 +62,33 @@ def train(args: argparse.Namespace) -> int:
     if lmplz and args.backend != "numpy" and not args.words:
         _lmplz(lmplz, sentences, args)
         return 0
-    found = estimate(sentences, args.order, vocabulary(sentences, given), args.cutoffs)
+    words = vocabulary(sentences)
+    _check_memory(sentences, args.order)
+    found = estimate(sentences, args.order, vocabulary((), given) if given else words, args.cutoffs)
     write_arpa(args.out, found.model)
     for order, unusual in enumerate(found.fallback, 1):
         if unusual:
             values = " ".join(map(str, FALLBACK))
             print(f"warning: {order}-grams: too few to tell discounts from counts: {values} taken.", file=sys.stderr)
-    print(f"{args.out}: {_shown(found.model)} of {len(sentences)} sentences")
+    print(f"{args.out}: {_shown(found.model)} of {sentences.count} sentences")
     return 0
 
 
-def _lmplz(program: str, sentences: Sequence[Sequence[str]], args: argparse.Namespace) -> None:
+def _check_memory(sentences: Sentences, order: int) -> None:
+    """`UserError` where counting would take more memory than there is."""
+    words = sentences.words + 2 * sentences.count
+    needed, there = words * (FIXED + PER_ORDER * (order - 1)) / 2**30, memory_gb()
+    if needed > there:
+        raise UserError(
+            f"Counting {order}-grams of {sentences.count} sentences ({sentences.words} words) takes up to {needed:.0f} "
+            f"GiB of memory, and there are {there:.0f}: install KenLM, whose lmplz counts on the disk (on PATH, or "
+            "--lmplz), take the ARPA files that the corpus comes with, or less text."
+        )
+    if needed > SAID * there:
+        print(f"counting {order}-grams of {words} words and ends: up to {needed:.1f} GiB of memory", file=sys.stderr)
+
+
+def _lmplz(program: str, sentences: Sentences, args: argparse.Namespace) -> None:
     """Let lmplz write the model; `UserError` with its own words when it fails."""
     with tempfile.TemporaryDirectory(prefix="lmplz-") as folder:
         text, arpa = Path(folder) / "text", Path(folder) / "lm.arpa"
@@ -73,7 +102,7 @@ def _lmplz(program: str, sentences: Sequence[Sequence[str]], args: argparse.Name
             raise UserError(f"{program} failed: {' '.join(done.stderr.strip().splitlines()[-1:])[:300]}")
         with atomic_path(args.out) as out, open(arpa, encoding="utf-8") as written, open_text(out, "wt") as copy:
             shutil.copyfileobj(written, copy)
-    print(f"{args.out}: by {program}, of {len(sentences)} sentences")
+    print(f"{args.out}: by {program}, of {sentences.count} sentences")
 
 
 def prune_model(args: argparse.Namespace) -> int:
@@ -92,7 +121,7 @@ def mix(args: argparse.Namespace) -> int:
     if (weights is None) == (not args.text and not args.cuts):
         raise UserError("Give --weights, one a model, or a text (--text, --cuts) that they are chosen on.")
     if weights is None:
-        sentences = read_sentences(args)
+        sentences = Sentences(args)
         scored = [token_scores(model, sentences)[1] for model in models]
         weights = mixture_weights(np.array(scored)).tolist()
     model = interpolate(models, weights)

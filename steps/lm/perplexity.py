@@ -10,42 +10,52 @@ or a causal language model of transformers, as a folder or a name on the hub. Fo
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain, islice
 
 import numpy as np
 
-from steps.lm.text import Texts, read_texts, text_options
+from steps.lm.text import Text, read_texts, text_options
 from steps.lm.text_scorer import TextScorer, open_text_scorer
 from utils.devices import choose_device
 from utils.errors import run
 from utils.options import Parser
 
 LISTED = 20  # unknown words
+BLOCK = 20_000  # texts that are held at a time
 
 
-def perplexity(scorer: TextScorer, texts: Texts) -> dict:
+def perplexity(scorer: TextScorer, texts: Iterable[Text]) -> dict:
     """What a model makes of texts, whose ends count as words and as tokens.
 
     `perplexity` is per token, of those that the model knows, `perplexity_with_oov` of all. `word_perplexity` divides
     the nats of the whole text by its words and ends: by it, models with different tokens can be compared, as long as
     they lack the same words. None: an unknown word has no probability.
     """
-    found = scorer.score([text for text, _ in texts], [language for _, language in texts])
-    words = sum(len(text.split()) for text, _ in texts)
-    total, tokens, unknown = float(found.log_probs.sum()), int(found.tokens.sum()), int(found.unknown.sum())
-    known = float(found.known.sum())
-    vocabulary = {word for text, _ in texts for word in text.split()}
+    rest, vocabulary, found = iter(texts), set(), Counter()
+    sentences = words = tokens = unknown = 0
+    known = total = 0.0
+    while block := list(islice(rest, BLOCK)):
+        scores = scorer.score([text for text, _ in block], [language for _, language in block])
+        said = [text.split() for text, _ in block]
+        vocabulary.update(chain.from_iterable(said))
+        sentences, words = sentences + len(block), words + sum(map(len, said))
+        tokens, unknown = tokens + int(scores.tokens.sum()), unknown + int(scores.unknown.sum())
+        known, total = known + float(scores.known.sum()), total + float(scores.log_probs.sum())
+        found.update(scores.found or {})
     report = {
-        "sentences": len(texts),
+        "sentences": sentences,
         "words": words,
-        "tokens": tokens - len(texts),
+        "tokens": tokens - sentences,
         "oov": unknown,
         "oov_words": sorted(word for word in vocabulary if scorer.lacks(word))[:LISTED],
         "log_prob": round(known, 4),
         "perplexity": _perplexity(known, tokens - unknown),
         "perplexity_with_oov": _perplexity(total, tokens),
-        "word_perplexity": _perplexity(total, words + len(texts)),
+        "word_perplexity": _perplexity(total, words + sentences),
     }
-    return report | ({"longest_found": found.found} if found.found else {})
+    return report | ({"longest_found": dict(found)} if found else {})
 
 
 def _perplexity(log_prob: float, count: int) -> float | None:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from steps.lang.corpus import manifest_texts, plain_texts
 from steps.lang.tokenizer import Tokenizer
 from utils.errors import UserError
 
-Texts = list[tuple[str, str | None]]  # with their languages, where these are known
+Text = tuple[str, str | None]  # with its language, where that is known
+
+
+@dataclass
+class Texts(Iterable[Text]):
+    """Every sentence of files and of manifests, normalised: read anew each time, none of a file's is kept.
+
+    Errors: `UserError` for files that are missing, of another kind, or without any sentence.
+    """
+
+    files: list[Path]
+    manifests: list[Path]
+    target: str
+
+    def __iter__(self) -> Iterator[Text]:
+        for path in self.files:
+            yield from plain_texts(path)
+        if self.manifests:
+            yield from manifest_texts(self.manifests, [self.target], copies=False)
 
 
 def text_options(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +41,13 @@ def text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_texts(args: argparse.Namespace) -> Texts:
-    """Every sentence of `--text` and `--cuts`, normalised; `UserError` where there is none."""
+    """Every sentence of `--text` and `--cuts`; `UserError` where neither is given."""
     if not (args.text or args.cuts):
         raise UserError("Give the text: files with a sentence a line (--text), or cuts (--cuts).")
-    lines = [line for path in args.text for line in plain_texts(path)]
-    return lines + (manifest_texts(args.cuts, [args.target], copies=False) if args.cuts else [])
+    return Texts(args.text, args.cuts, args.target)
 
 
-def split(texts: Iterable[tuple[str, str | None]], tokenizer: Tokenizer | None) -> list[list[str]]:
+def split(texts: Iterable[Text], tokenizer: Tokenizer | None) -> Iterator[list[str]]:
     """The words of texts, or the symbols of their tokens."""
-    if tokenizer is None:
-        return [text.split() for text, _ in texts]
-    return [[tokenizer.tokens[i] for i in tokenizer.encode(text, language)] for text, language in texts]
+    for text, language in texts:
+        yield text.split() if tokenizer is None else [tokenizer.tokens[i] for i in tokenizer.encode(text, language)]

@@ -65,7 +65,7 @@ class NgramTextScorer:
         self.model, self.tokenizer = model, tokenizer
 
     def score(self, texts: Sequence[str], languages: Sequence[str | None] | None = None) -> TextScores:
-        sentences = split(_with_languages(texts, languages), self.tokenizer)
+        sentences = list(split(_with_languages(texts, languages), self.tokenizer))
         ids, log_prob, matched = token_scores(self.model, sentences)
         tokens = np.array([len(sentence) + 1 for sentence in sentences], dtype=np.int64)
         row = np.repeat(np.arange(len(texts)), tokens)

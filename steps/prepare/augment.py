@@ -11,10 +11,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from steps.prepare.audio import SAMPLING_RATE, change_speed, read_audio, resample
-from steps.prepare.config import AugmentConfig, NoiseConfig, ReverbConfig
+from steps.prepare.config import AugmentConfig, ReverbConfig
 from utils.errors import UserError
 from utils.files import atomic_path, read_jsonl, require
 
+LONG = 30.0  # seconds: of a longer file only what is needed is read
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".g722", ".sph", ".aiff", ".au"}
 
 
@@ -23,8 +24,8 @@ class WaveformAugment:
 
     def __init__(self, config: AugmentConfig, rate: int = SAMPLING_RATE) -> None:
         self.config, self.rate = config, rate
-        self.noises = noise_files(config.noise) if config.noise else []
-        self.rooms = room_responses(config.reverb, rate) if config.reverb else []
+        self.noises = [(kind, audio_files(kind.path, "augment.noise.path")) for kind in config.noise or ()]
+        self.rooms = Rooms(config.reverb, rate) if config.reverb else None
 
     @staticmethod
     def shared(config: AugmentConfig, rate: int = SAMPLING_RATE) -> WaveformAugment:
@@ -32,7 +33,7 @@ class WaveformAugment:
         return _shared(config.model_dump_json(), rate)
 
     def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        speed, reverb, noise, volume = (getattr(self.config, key) for key in ("speed", "reverb", "noise", "volume"))
+        speed, reverb, volume = self.config.speed, self.config.reverb, self.config.volume
         # every draw is made whether used or not: one section's probability does not shift another's numbers
         chosen = rng.random(4)
         factor = rng.choice(speed.factors) if speed else 1.0
@@ -41,13 +42,31 @@ class WaveformAugment:
         if speed and chosen[0] < speed.probability:
             samples = change_speed(samples[None], float(factor), self.rate)[0]
         if reverb and chosen[1] < reverb.probability:
-            samples = reverberate(samples, self.rooms[room % len(self.rooms)])
-        if noise and chosen[2] < noise.probability:
-            sound = _load_noise(self.noises[which % len(self.noises)], self.rate)
-            samples = add_noise(samples, sound, _within(noise.snr, snr), place)
+            samples = reverberate(samples, self.rooms[int(room)])
+        samples = self.add_noises(samples, chosen[2], int(which), (snr, place))
         if volume and chosen[3] < volume.probability:
             samples = change_volume(samples, _within(volume.gain, gain))
         return samples.astype(np.float32, copy=False)
+
+    def add_noises(self, samples: np.ndarray, chosen: float, which: int, first: tuple[float, float]) -> np.ndarray:
+        """`samples` with the kind of noise that `chosen` (0 to 1) falls to, or none; `which` and `first` draw the rest.
+
+        `first` is (SNR, place), each 0 to 1, of a single file; the files of a mix are drawn from the seed `which`.
+        """
+        for kind, files in self.noises:
+            if chosen < kind.probability:
+                sounds = [(which, *first)]
+                if kind.mix != (1, 1):
+                    rng = np.random.default_rng(which)
+                    count = rng.integers(kind.mix[0], kind.mix[1] + 1)
+                    sounds = [(int(rng.integers(1 << 31)), *rng.random(2)) for _ in range(count)]
+                added = []
+                for number, snr, place in sounds:
+                    noise, start = read_noise(files[number % len(files)], self.rate, len(samples), place)
+                    added.append(scale_noise(samples, noise, _within(kind.snr, snr), start))
+                return sum(added, samples)
+            chosen -= kind.probability
+        return samples
 
 
 @lru_cache(maxsize=4)
@@ -59,15 +78,16 @@ def _within(limits: tuple[float, float], fraction: float) -> float:
     return limits[0] + fraction * (limits[1] - limits[0])
 
 
-def add_noise(samples: np.ndarray, noise: np.ndarray, snr: float, place: float = 0.0) -> np.ndarray:
-    """`samples` plus `noise`, repeated or cut to length from `place` (0 to 1 of it), at `snr` dB of mean power."""
+def scale_noise(samples: np.ndarray, noise: np.ndarray, snr: float, place: float = 0.0) -> np.ndarray:
+    """What to add to `samples`: `noise`, repeated or cut to length from `place` (0 to 1 of it), `snr` dB below them.
+
+    The powers are means over the whole; of silence nothing is made.
+    """
     start = int(place * len(noise))
     noise = np.resize(np.roll(noise, -start), len(samples))
     power = float(np.mean(np.square(noise, dtype=np.float64)))
-    if power == 0:
-        return samples
     wanted = float(np.mean(np.square(samples, dtype=np.float64))) / 10 ** (snr / 10)
-    return samples + noise * np.float32(np.sqrt(wanted / power))
+    return noise * np.float32(np.sqrt(wanted / power) if power else 0.0)
 
 
 def change_volume(samples: np.ndarray, gain: float) -> np.ndarray:
@@ -86,9 +106,12 @@ def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     return (wet * power).astype(np.float32)
 
 
-def noise_files(config: NoiseConfig) -> list[Path]:
-    """The audio files of a noise folder (searched below it too), manifest or single file, in a fixed order."""
-    path = require(config.path)
+def audio_files(path: str | Path, option: str) -> list[Path]:
+    """The audio files of a folder (searched below it too), manifest or single file, in a fixed order.
+
+    `UserError`, which names the `option` that gave `path`, where there are none.
+    """
+    path = require(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
     elif path.name.endswith((".jsonl", ".jsonl.gz")):
@@ -97,19 +120,68 @@ def noise_files(config: NoiseConfig) -> list[Path]:
     else:
         files = [path]
     if not files:
-        raise UserError(f"{path} holds no audio files for noise: check augment.noise.path.")
+        raise UserError(f"{path} holds no audio files: check {option}.")
     return files
 
 
-@lru_cache(maxsize=512)
+def read_noise(path: Path, rate: int, length: int, place: float) -> tuple[np.ndarray, float]:
+    """(samples, where in them to begin, 0 to 1): all of a short file, of a long one what is needed from `place` on."""
+    seconds, needed = _seconds(path), length / rate
+    if seconds <= max(LONG, needed):
+        return _load_noise(path, rate), place
+    samples, file_rate = read_audio(path, place * (seconds - needed), needed)
+    return resample(samples.mean(axis=0), file_rate, rate), 0.0
+
+
+@lru_cache(maxsize=1 << 16)
+def _seconds(path: Path) -> float:
+    """Length of a file of which a part can be read, 0 where it has to be decoded from its beginning."""
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration
+    except soundfile.SoundFileError:
+        return 0.0
+
+
+@lru_cache(maxsize=512)  # of LONG seconds: at most 1 GB a process
 def _load_noise(path: Path, rate: int) -> np.ndarray:
     samples, file_rate = read_audio(path)
     return resample(samples.mean(axis=0), file_rate, rate)
 
 
+class Rooms:
+    """Impulse responses (time,) by a drawn number: measured ones, simulated ones, or each for half of the numbers."""
+
+    def __init__(self, config: ReverbConfig, rate: int) -> None:
+        self.rate = rate
+        self.measured = audio_files(config.path, "augment.reverb.path") if config.path else []
+        self.simulated = room_responses(config, rate) if config.cache else []
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if self.measured and self.simulated:
+            number, kind = divmod(number, 2)
+        else:
+            kind = 1 if self.simulated else 0
+        if kind:
+            return self.simulated[number % len(self.simulated)]
+        number, which = divmod(number, len(self.measured))
+        channels = load_response(self.measured[which], self.rate)
+        return channels[number % len(channels)]
+
+
+@lru_cache(maxsize=512)
+def load_response(path: Path, rate: int) -> np.ndarray:
+    """(channels, time) of a measured room response; `UserError` where a channel is silent or not finite."""
+    samples, file_rate = read_audio(path)
+    if not np.isfinite(samples).all() or not np.abs(samples).max(axis=1).all():
+        raise UserError(f"{path} is no room response (a channel is silent or not finite): take it out of its folder.")
+    return resample(samples, file_rate, rate)
+
+
 def room_responses(config: ReverbConfig, rate: int) -> list[np.ndarray]:
     """Impulse responses (time,) of `config.rooms` random rooms, from the cache file or simulated into it."""
-    settings = config.model_dump(mode="json", exclude={"cache", "probability"})
+    settings = config.model_dump(mode="json", exclude={"path", "cache", "probability"})
     name = hashlib.sha256(json.dumps([settings, rate], sort_keys=True).encode()).hexdigest()[:12]
     path = Path(config.cache) / f"rooms-{name}.npz"
     if not path.exists():

@@ -20,14 +20,14 @@ from lhotse.features.io import LilcomChunkyWriter
 from steps.prepare.audio import AudioError, change_speed, compute_features, make_extractor
 from steps.prepare.augment import WaveformAugment
 from steps.prepare.config import FeatureConfig
-from steps.prepare.validate import (
-    TOLERANCE,
+from steps.prepare.usable import (
     Rejected,
     check_file,
     check_samples,
     check_text,
     fit,
     read_recording,
+    segment_fault,
     single_file,
 )
 from utils.files import atomic_path, read_jsonl, write_jsonl
@@ -166,9 +166,9 @@ def _make_cuts(
 ) -> Iterator[MonoCut]:
     """The utterance's cut, then its speed-perturbed and augmented copies; `samples` (channels, time): the recording."""
     rate, config = chunk.config.sampling_rate, chunk.config
-    if supervision.start < 0 or supervision.end > source.duration + TOLERANCE:
-        found = f"the utterance ends at {supervision.end:.2f} s, the recording at {source.duration:.2f} s"
-        raise Rejected("truncated", found)
+    place = (supervision.start, supervision.duration, supervision.channel)
+    if fault := segment_fault(*place, source.duration, source.channel_ids):
+        raise Rejected(*fault)
     cut, channel = _plain_cut(source, supervision, rate)
     first, length = round(cut.start * rate), round(cut.duration * rate)
     samples = fit(samples[channel, first : first + length], length)
@@ -188,8 +188,6 @@ def _make_cuts(
 def _plain_cut(source: Recording, supervision: SupervisionSegment, rate: int) -> tuple[MonoCut, int]:
     """(cut of one supervision, row of its channel in the recording's samples); a list of channels means its first."""
     channel = supervision.channel if isinstance(supervision.channel, int) else supervision.channel[0]
-    if channel not in source.channel_ids:
-        raise Rejected("corrupt", f"the utterance is in channel {channel}, the recording has {source.channel_ids}")
     path = single_file(source)
     if path is not None:
         source.sources[0].source = str(path.resolve())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from steps.pretrained.folder import ModelPath
 from utils.errors import UserError
@@ -19,19 +19,28 @@ class NoiseConfig(Config):
     """Additive noise: `path` is a folder of audio files, a file, or a Lhotse recordings manifest (.jsonl[.gz])."""
 
     path: str
-    snr: Range = (10.0, 20.0)  # dB, drawn uniformly
+    snr: Range = (10.0, 20.0)  # dB, drawn uniformly, for each file of a mix
     probability: Probability = 0.5
+    mix: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 1)  # files at once: [3, 7] is babble
 
 
 class ReverbConfig(Config):
-    """Simulated shoebox rooms (image sources, pyroomacoustics); the responses are made once and kept in `cache`."""
+    """Rooms: measured responses in `path` (as a noise's `path`), or shoebox rooms simulated by pyroomacoustics (image
+    sources) and kept in `cache`, a folder; with both, each half of the time."""
 
-    cache: str  # a folder; the file's name is a function of every value below but `probability`
+    path: str | None = None  # of a response with several channels one is drawn
+    cache: str | None = None  # the file's name is a function of every value below but `probability`
     rooms: Annotated[int, Field(ge=1)] = 100
     rt60: Range = (0.15, 0.5)  # seconds
     distance: Range = (0.5, 2.0)  # metres between mouth and microphone
     seed: int = 0
     probability: Probability = 0.3
+
+    @model_validator(mode="after")
+    def some_rooms(self) -> ReverbConfig:
+        if self.path is None and self.cache is None:
+            raise ValueError("give 'path' (measured responses), 'cache' (a folder for simulated ones), or both")
+        return self
 
 
 class VolumeConfig(Config):
@@ -53,8 +62,22 @@ class AugmentConfig(Config):
 
     speed: SpeedConfig | None = None
     reverb: ReverbConfig | None = None
-    noise: NoiseConfig | None = None
+    noise: tuple[NoiseConfig, ...] | None = None  # one kind, or a list of which at most one is added at a time
     volume: VolumeConfig | None = None
+
+    @field_validator("noise", mode="before")
+    @classmethod
+    def one_kind(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="after")
+    def probabilities(self) -> AugmentConfig:
+        total = sum(kind.probability for kind in self.noise or ())
+        if total > 1 + 1e-6:
+            raise ValueError(
+                f"the probabilities of the kinds of noise add up to {total:g}: at most one is added at a time"
+            )
+        return self
 
 
 class EncoderFeatureConfig(Config):

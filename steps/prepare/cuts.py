@@ -16,6 +16,13 @@ from utils.files import read_jsonl
 from utils.options import load_config
 
 
+def features_beside(cuts: Path) -> FeatureConfig | None:
+    """Stage 2's options, from the `features.yaml` beside a file of cuts or above; None where there is none."""
+    places = (cuts.parent / "features.yaml", cuts.parent.parent / "features.yaml")
+    file = next((file for file in places if file.exists()), None)
+    return load_config(file, FeatureConfig) if file else None
+
+
 class Cuts(Sequence):
     """Read-only sequence of Lhotse cuts with one supervision each.
 
@@ -53,10 +60,7 @@ class Cuts(Sequence):
         path = Path(path)
         if not path.exists():
             raise UserError(f"{path} does not exist: run stage 2 (features) first.")
-        config = next(
-            (f for f in (path.parent / "features.yaml", path.parent.parent / "features.yaml") if f.exists()), None
-        )
-        cuts = cls(read_jsonl(path), load_config(config, FeatureConfig) if config else None, str(path))
+        cuts = cls(read_jsonl(path), features_beside(path), str(path))
         if not len(cuts):
             raise UserError(f"{path} holds no cuts: run stage 2 (features) again.")
         return cuts

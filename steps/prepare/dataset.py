@@ -24,7 +24,7 @@ from steps.prepare.config import AugmentConfig, SpeedConfig
 from steps.prepare.cuts import Cuts
 from steps.prepare.sampler import BatchPlan
 from steps.prepare.specaugment import SpecAugment, SpecAugmentConfig
-from steps.prepare.validate import cut_samples
+from steps.prepare.usable import cut_samples
 from utils.errors import UserError
 from utils.options import Config
 

@@ -12,55 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lhotse import Recording, SupervisionSegment
 from tqdm import tqdm
 
-from steps.prepare.chunks import Chunk, is_done, plan_chunks
+from steps.prepare.chunks import Chunk, is_done, plan_chunks, process_chunk
 from steps.prepare.config import FeatureConfig
 from steps.prepare.encoder_features import complete
 from steps.prepare.jobs import process_all
+from steps.prepare.manifests import read_manifests
 from utils.errors import UserError, run
-from utils.files import read_json, read_jsonl, require, write_json, write_jsonl
+from utils.files import read_json, read_jsonl, write_json, write_jsonl
 from utils.options import Parser, load_config, save_config
-
-
-def read_manifests(folder: Path, split: str) -> tuple[list[tuple[dict, list[dict]]], list[dict]]:
-    """([(recording, its supervisions)], quarantine rows for supervisions without a recording or with a used id)."""
-    made_by = "stage 1 (manifests)"
-    recordings_path = require(folder / f"{split}_recordings.jsonl.gz", made_by)
-    supervisions_path = require(folder / f"{split}_supervisions.jsonl.gz", made_by)
-    work = {row["id"]: (row, []) for row in _typed_rows(recordings_path, Recording)}
-    bad, seen = [], set()
-    for row in _typed_rows(supervisions_path, SupervisionSegment):
-        if row["id"] in seen:
-            bad.append({"id": row["id"], "reason": "duplicate id", "detail": f"again in {supervisions_path.name}"})
-        elif row["recording_id"] not in work:
-            found = f"{row['recording_id']} is not in {recordings_path.name}"
-            bad.append({"id": row["id"], "reason": "missing file", "detail": found})
-        else:
-            work[row["recording_id"]][1].append(row)
-        seen.add(row["id"])
-    with_text = [item for item in work.values() if item[1]]
-    spoken = {recording["id"] for recording, _ in with_text}
-    bad += [{"id": i, "reason": "no text", "detail": "no supervision"} for i in work if i not in spoken]
-    if not with_text:
-        raise UserError(f"{supervisions_path} has no utterance that has a recording: run {made_by} again.")
-    return with_text, bad
-
-
-def _typed_rows(path: Path, kind: type) -> Iterator[dict]:
-    """The rows of a manifest, each checked to be a Lhotse object; `UserError` with the line number otherwise."""
-    for number, row in enumerate(read_jsonl(path), 1):
-        try:
-            kind.from_dict(json.loads(json.dumps(row)))  # from_dict empties what it is given
-            if not isinstance(row["id"], str):
-                raise TypeError("'id' is not a string")
-        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            found = f"{type(error).__name__}: {error}"
-            raise UserError(
-                f"{path}, entry {number}: not a Lhotse {kind.__name__} ({found}): run the stage that makes it again."
-            ) from None
-        yield row
 
 
 def prepare_split(manifests: Path, out: Path, split: str, config: FeatureConfig, jobs: int, chunk_size: int) -> None:
@@ -86,7 +47,7 @@ def prepare_split(manifests: Path, out: Path, split: str, config: FeatureConfig,
         rest = sum(chunk.utterances for chunk in todo)
         slow = 0.5 if sys.stderr.isatty() else 20.0  # in a log file, a line now and then
         with tqdm(total=total, initial=total - rest, desc=split, unit="utt", mininterval=slow) as bar:
-            for _, count in process_all(todo, jobs):
+            for _, count in process_all(process_chunk, todo, jobs):
                 bar.update(count)
         summary = _join(chunks, bad, folder, config)
         write_json(marker, {"fingerprint": fingerprint, "seconds": round(time.time() - started, 1), **summary})

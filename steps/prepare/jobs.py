@@ -1,4 +1,4 @@
-"""Chunks over several processes: one thread each, quiet on Ctrl-C, gone when the parent is gone.
+"""Tasks over several processes: one thread each, quiet on Ctrl-C, gone when the parent is gone.
 
 Not concurrent.futures: in Python 3.10 its executor hangs when a worker is killed while a large task is being sent.
 """
@@ -9,24 +9,30 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
+from typing import TypeVar
 
-from steps.prepare.chunks import Chunk, process_chunk
 from utils.errors import UserError
 
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
-def process_all(chunks: list[Chunk], jobs: int) -> Iterator[tuple[str, int]]:
-    """`process_chunk` of each, yielding (name, utterances) as they finish; errors of workers arrive as raised there.
 
-    On an error or Ctrl-C the chunks under way are finished (a second or two) and kept, the others are not begun.
+def process_all(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
+    """`work` of each task, yielding results as they finish; errors of workers arrive as raised there.
+
+    Tasks are taken from their iterable when a process is free. `work` is sent to each process once (pickled). On an
+    error or Ctrl-C the tasks under way are finished (a second or two), the others are not begun.
     `UserError` when a worker was killed.
     """
-    jobs, rest = min(jobs, len(chunks)), iter(chunks)
-    if jobs <= 1:
-        yield from map(process_chunk, rest)
+    rest = iter(tasks)
+    first = list(islice(rest, jobs))
+    rest = chain(first, rest)
+    if len(first) <= 1:
+        yield from map(work, rest)
         return
-    workers = dict(_start_worker() for _ in range(jobs))
+    workers = dict(_start_worker(work) for _ in first)
     try:
         busy = [link for link in workers if _send_next(link, rest)]
         while busy:
@@ -41,10 +47,10 @@ def process_all(chunks: list[Chunk], jobs: int) -> Iterator[tuple[str, int]]:
             process.join()
 
 
-def _start_worker() -> tuple[connection.Connection, object]:
+def _start_worker(work: Callable) -> tuple[connection.Connection, object]:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, work), daemon=True)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the parent's to handle
     process.start()
     signal.signal(signal.SIGINT, handler)
@@ -52,19 +58,19 @@ def _start_worker() -> tuple[connection.Connection, object]:
     return ours, process
 
 
-def _send_next(link: connection.Connection, rest: Iterator[Chunk]) -> bool:
-    """Give a worker its next chunk; False when none is left."""
-    chunk = next(rest, None)
-    if chunk is None:
+def _send_next(link: connection.Connection, rest: Iterator) -> bool:
+    """Give a worker its next task; False when none is left."""
+    task = next(rest, None)
+    if task is None:
         return False
     try:
-        link.send(chunk)
+        link.send(task)
     except OSError:
         raise _killed() from None
     return True
 
 
-def _receive(link: connection.Connection) -> tuple[str, int]:
+def _receive(link: connection.Connection):
     try:
         result, error, trace = link.recv()
     except (EOFError, OSError):
@@ -80,8 +86,8 @@ def _killed() -> UserError:
     )
 
 
-def _serve(link: connection.Connection) -> None:
-    """A worker: chunks in, (result, error, traceback) out, until the parent closes the link or dies."""
+def _serve(link: connection.Connection, work: Callable) -> None:
+    """A worker: tasks in, (result, error, traceback) out, until the parent closes the link or dies."""
     import torch
 
     torch.set_num_threads(1)
@@ -89,9 +95,9 @@ def _serve(link: connection.Connection) -> None:
     threading.Thread(target=lambda: (connection.wait([sentinel]), os._exit(1)), daemon=True).start()
     try:
         while True:
-            chunk = link.recv()
+            task = link.recv()
             try:
-                answer = (process_chunk(chunk), None, "")
+                answer = (work(task), None, "")
             except Exception as error:
                 answer = (None, error, traceback.format_exc())
             link.send(answer)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
 from steps.lang.pair_tokens import Ids, PairTokens
 from steps.prepare.dataset import Batch, EpochBatches, Loader, pad_targets
 from steps.prepare.pairs import Pair, ParallelSection
-from steps.prepare.text_batches import TARGET, TextPlan, TextTable
+from steps.prepare.text_batches import TARGET, ItemRows, TextPlan, TextTable
 
 
 def pair_table(
     pairs: Sequence[Pair], tokens: PairTokens, longest: int, weights: Sequence[float] | None = None
 ) -> TextTable:
-    """Pairs as tokens of source and target."""
-    return TextTable(
-        pairs, lambda pair: (tokens.source(pair.source, pair.language), tokens.target(pair.target)), longest, weights
-    )
+    """Pairs as tokens of source and target; pairs of equal weights (1) that follow each other are a set."""
+
+    def encode(pair: Pair) -> tuple[Ids, Ids]:
+        return tokens.source(pair.source, pair.language), tokens.target(pair.target)
+
+    weighted = zip(pairs, weights or [1.0] * len(pairs), strict=True)
+    sets = [(weight, [pair for pair, _ in found]) for weight, found in groupby(weighted, key=itemgetter(1))]
+    return TextTable([ItemRows(found, encode, longest) for _, found in sets], [weight for weight, _ in sets])
 
 
 class PairBatches(EpochBatches):
@@ -32,11 +38,12 @@ class PairBatches(EpochBatches):
         config: ParallelSection = plan.config
         self.table, self.tokens, self.seed = plan.table, tokens, config.seed
         self.noise, self.sampling = (config.noise, config.sampling) if plan.shuffle else (None, None)
-        self.alphabet = sorted(set("".join(pair.source for pair in self.table.items)) - {" "}) if self.noise else []
+        texts = (pair.source for rows in self.table.sets for pair in rows.items) if self.noise else ()
+        self.alphabet = sorted(set("".join(texts)) - {" "})
 
     def make(self, indices: list[int], number: int) -> Batch:
         """The batch of the pairs at `indices`, as batch `number` of the epoch."""
-        pairs = [self.table.items[index] for index in indices]
+        pairs = [rows.items[row] for rows, row in map(self.table.place, indices)]
         sides = [self.table.tokens(index) for index in indices]
         sources, targets = map(list, zip(*sides, strict=True))
         if self.noise or self.sampling:

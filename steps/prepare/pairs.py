@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from steps.lang.corpus import language_of, supervisions
 from steps.lang.pair_tokens import SideConfig
 from steps.lang.targets import target_language, target_text, targets_of
-from steps.prepare.text_batches import TextSection
+from steps.prepare.text_batches import SetConfig, TextSection
 from utils.errors import UserError
 from utils.files import read_jsonl, read_lines, require
 from utils.options import Config
@@ -27,20 +27,14 @@ from utils.options import Config
 CHECK = "save it as UTF-8, or check the path"
 
 
-class ParallelText(Config):
-    """One set of pairs; a path alone stands for `{path: ...}`."""
+class ParallelText(SetConfig):
+    """One set of pairs."""
 
     path: str | None = None  # cuts or supervisions, or JSON lines with 'source' and 'target'
     source: str | None = None  # plain text, a sentence a line; with `target`
     target: str | None = None
     recognised: str | None = None  # hyp.jsonl or nbest.jsonl of the cuts in `path`: texts instead of the transcripts
     language: str | None = None  # of plain text and JSON lines; null: the ending of the file's name (train.en.gz)
-    weight: PositiveFloat = 1.0  # how often each pair comes in an epoch: 2 is twice, 0.5 is half of them
-
-    @model_validator(mode="before")
-    @classmethod
-    def _path_alone(cls, values: Any) -> Any:
-        return {"path": values} if isinstance(values, str) else values
 
     @model_validator(mode="after")
     def _one_kind(self) -> ParallelText:

@@ -16,8 +16,8 @@ class BatchPlan:
     set are `num_buckets` buckets), and cut into batches one after the other: buckets without borders, which would
     leave small or mixed batches. Then the batches are shuffled. With several ranks, batches that are neighbours in
     duration make one step, so that no rank waits for another, and the largest batches are halved until the ranks
-    share them evenly: nothing is dropped or repeated. Evaluation (`shuffle=False`): sorted, longest first; nothing
-    is random.
+    share them evenly: nothing is dropped, and nothing repeated unless every batch is a single utterance. Evaluation
+    (`shuffle=False`): sorted, longest first; nothing is random.
 
     `durations` (utterances,) in seconds. An utterance longer than `max_duration` is a batch of its own.
     """
@@ -76,10 +76,17 @@ class BatchPlan:
 
     def _share(self, batches: list[list[int]]) -> list[list[int]]:
         """`batches` in the same order with the fullest halved until their number is a multiple of the ranks."""
+        if not len(batches) % self.world_size:
+            return batches
+        fullness = [(len(batch) > 1, self.padded(batch)) for batch in batches]
         while len(batches) % self.world_size:
-            largest = max(range(len(batches)), key=lambda i: (len(batches[i]) > 1, self.padded(batches[i])))
+            largest = max(range(len(batches)), key=fullness.__getitem__)
+            if len(batches[largest]) == 1:  # each is one utterance: in training the shortest come once more
+                return batches + batches[: -len(batches) % self.world_size] if self.shuffle else batches
             batch = sorted(batches[largest], key=lambda i: self.durations[i])
-            batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            halves = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            batches[largest : largest + 1] = halves
+            fullness[largest : largest + 1] = [(len(half) > 1, self.padded(half)) for half in halves]
         return batches
 
     def padded(self, batch: list[int]) -> float:

@@ -7,32 +7,31 @@ train.en.gz                                              a sentence a line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field
 
-from steps.lang.corpus import manifest_texts, plain_texts
+from steps.lang.corpus import language_of, manifest_texts, plain_texts
 from steps.lang.tokenizer import Tokenizer
 from steps.prepare.dataset import Batch, EpochBatches, Loader, pad_targets
-from steps.prepare.text_batches import TextPlan, TextSection
-from utils.options import Config
+from steps.prepare.text_batches import SetConfig, TextPlan, TextSection
+from steps.prepare.token_store import StoredTexts, Text, store_texts
+from utils.files import require
+from utils.fingerprint import fingerprint
+
+TOKEN_FILES = ("lang.json", "tokens.txt", "bpe.model", "tokenizer.json")  # of a lang folder, what its tokens hang on
 
 
-class TextSet(Config):
-    """One set of texts; a path alone stands for `{path: ...}`."""
+class TextSet(SetConfig):
+    """One set of texts."""
 
     path: str  # cuts or supervisions (.jsonl, .jsonl.gz), or plain text, a sentence a line
     target: str = "text"  # of cuts: text, or translation.<language>
     language: str | None = None  # of plain text; null: the ending of the file's name (train.en.gz)
-    weight: PositiveFloat = 1.0  # how often each text comes in an epoch: 2 is twice, 0.5 is half of them
-
-    @model_validator(mode="before")
-    @classmethod
-    def _path_alone(cls, values: Any) -> Any:
-        return {"path": values} if isinstance(values, str) else values
 
     @property
     def name(self) -> str:
@@ -40,23 +39,34 @@ class TextSet(Config):
         return self.path
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """A text; `language` is None where it is not known."""
-
-    name: str
-    text: str
-    language: str | None = None
-
-
-def read_sentences(text: TextSet) -> list[Sentence]:
+def read_texts(text: TextSet) -> Iterable[Text]:
     """The texts of one set, normalised; `UserError` for a file that is missing, of another kind, or without text."""
     if text.path.removesuffix(".gz").endswith(".jsonl"):
-        found = manifest_texts([text.path], [text.target], copies=False)
-    else:
-        found = plain_texts(text.path)
-    stem = Path(text.path).name
-    return [Sentence(f"{stem}:{n}", line, text.language or language) for n, (line, language) in enumerate(found, 1)]
+        return manifest_texts([text.path], [text.target], copies=False)
+    return ((line, text.language or language) for line, language in plain_texts(text.path))
+
+
+class TokenCache:
+    """Sets of texts as tokens of a lang folder, below `folder`: by what the texts, the tokens and the options are."""
+
+    def __init__(self, folder: Path, lang: Path, longest: int) -> None:
+        self.folder, self.lang, self.longest = folder, lang, longest
+
+    def make(self, text: TextSet) -> None:
+        """Store a set of texts, unless that was done before."""
+        store_texts(self._place(text), lambda: read_texts(text), self.lang, self.longest)
+
+    def open(self, text: TextSet) -> StoredTexts:
+        """A set of texts that `make` has stored."""
+        return StoredTexts(self._place(text), Path(text.path).name)
+
+    def _place(self, text: TextSet) -> Path:
+        tokens = [str(self.lang / name) for name in TOKEN_FILES if (self.lang / name).exists()]
+        prints = fingerprint([str(require(text.path)), *tokens])
+        made_of = {(Path(path).name, size, digest) for path, (size, _, digest) in prints.items()}
+        options = [text.target, text.language or language_of(text.path), self.longest]
+        key = hashlib.sha256(json.dumps([sorted(made_of), options]).encode()).hexdigest()[:16]
+        return self.folder / f"{Path(text.path).name}-{key}"
 
 
 class SentenceSection(TextSection):
@@ -76,15 +86,15 @@ class SentenceBatches(EpochBatches):
 
     def make(self, indices: list[int], number: int) -> Batch:
         """The batch of the texts at `indices`, as batch `number` of the epoch."""
-        items = [self.table.items[index] for index in indices]
+        places = [self.table.place(index) for index in indices]
+        rows = [texts.tokens(row)[0] for texts, row in places]
         if self.sampling:
-            seeds = np.random.default_rng([self.seed, self.epoch, number]).integers(1 << 31, size=len(items))
-            pieces = zip(items, seeds.tolist(), strict=True)
-            rows = [self.tokenizer.sample(item.text, item.language, self.sampling, seed) for item, seed in pieces]
-        else:
-            rows = [self.table.tokens(index)[0] for index in indices]
+            seeds = np.random.default_rng([self.seed, self.epoch, number]).integers(1 << 31, size=len(rows))
+            pieces = zip(rows, seeds.tolist(), strict=True)
+            rows = [self.tokenizer.resample(row, self.sampling, seed) for row, seed in pieces]
         padded = pad_targets(rows)
-        return Batch([item.name for item in items], padded.tokens, padded.lens, padded.lens.float())
+        names = [texts.name(row) for texts, row in places]
+        return Batch(names, padded.tokens, padded.lens, padded.lens.float())
 
 
 def sentence_loader(plan: TextPlan, tokenizer: Tokenizer, epoch: int = 0, start_batch: int = 0) -> Loader:

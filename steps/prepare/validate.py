@@ -1,126 +1,90 @@
-"""What makes an utterance unusable, and the reading of its audio: both happen in the same pass over the file."""
+"""What stages hand on, checked: manifests (stage 1), cuts and features (stage 2), lang and graph folders (stages 3, 4).
+
+    python -m steps.prepare.validate --manifests data/manifests
+    python -m steps.prepare.validate --manifests data/manifests --splits train dev --fix
+    python -m steps.prepare.validate --cuts data/train/cuts.jsonl.gz data/dev/cuts.jsonl.gz --full --jobs 8
+    python -m steps.prepare.validate --lang data/lang_char data/graph_word_3gram
+
+One sentence a kind of fault, with how many there are and the first of them; the exit status is 1 if there is one, and 0
+for warnings alone. As Kaldi's validate_data_dir.sh, fix_data_dir.sh and validate_lang.pl.
+"""
 
 from __future__ import annotations
 
-from math import log10, prod
+import os
 from pathlib import Path
 
-import numpy as np
-from lhotse import Recording, SupervisionSegment
-from lhotse.augmentation import Resample, Speed
-
-from steps.prepare.audio import AudioError, change_speed, read_audio, resample
-from steps.prepare.config import FeatureConfig
-
-TOLERANCE = 0.025  # seconds by which decoded and declared length may differ (codecs pad); as in Lhotse
+from utils.errors import UserError, run
+from utils.files import require
+from utils.options import Parser, count, share
 
 
-class Rejected(Exception):
-    """An utterance for the quarantine: `reason` is a fixed word or two, `detail` says what was found."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-def check_text(supervision: SupervisionSegment, config: FeatureConfig) -> None:
-    """`Rejected` for no text, too long, too short, or a rate of characters that nobody speaks."""
-    duration = supervision.duration
-    text = (supervision.text or "").strip()
-    translations = (supervision.custom or {}).get("translation") or {}
-    if not text and not any(translations.values()):
-        raise Rejected("no text", "neither a transcript nor a translation")
-    if duration > config.max_duration:
-        raise Rejected("too long", f"{duration:.2f} s, max_duration is {config.max_duration:g} s")
-    if duration < config.min_duration:
-        raise Rejected("too short", f"{duration:.3f} s, min_duration is {config.min_duration:g} s")
-    low, high = config.chars_per_second
-    rate = len(text) / duration
-    if text and not low <= rate <= high:
-        found = f"{len(text)} characters in {duration:.2f} s are {rate:.2f} a second, expected {low:g} to {high:g}"
-        raise Rejected("implausible characters per second", found)
+def _options() -> Parser:
+    parser = Parser(prog="steps.prepare.validate", description=__doc__.splitlines()[0])
+    parser.add_argument("--manifests", type=Path, help="folder of <split>_{recordings,supervisions}.jsonl.gz")
+    parser.add_argument("--splits", nargs="+", help="of the manifests (default: all that are there)")
+    parser.add_argument("--cuts", nargs="+", type=Path, default=[], metavar="FILE", help="cuts of stage 2")
+    parser.add_argument("--lang", nargs="+", type=Path, default=[], metavar="DIR", help="lang or graph folders")
+    parser.add_argument("--fix", action="store_true", help="mend manifests and cuts; the old files go to .backup")
+    parser.add_argument("--full", action="store_true", help="decode all audio of manifests, read all features of cuts")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, help="threads that read files")
+    parser.add_argument(
+        "--max-bad",
+        type=share,
+        default=0.0,
+        help="share of a file's entries that may have a fault, which is then a warning (stage 2 leaves them out)",
+    )
+    return parser
 
 
-def single_file(recording: Recording) -> Path | None:
-    """The path of a recording that is one audio file (which we read ourselves), else None (Lhotse reads it)."""
-    if len(recording.sources) == 1 and recording.sources[0].type == "file":
-        return Path(recording.sources[0].source)
-    return None
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    options = _options().parse_args(arguments)
+    if not (options.manifests or options.cuts or options.lang):
+        raise UserError("Nothing to check: give --manifests, --cuts or --lang.")
+    if options.splits and not options.manifests:
+        raise UserError("--splits are those of --manifests, which is not given.")
+    from steps.prepare.checks.faults import Faults  # after --help, which should be quick
+
+    faults = Faults(options.max_bad)
+    if options.manifests:
+        with faults.caught():
+            _check_manifests(options, faults)
+    for path in options.cuts:
+        with faults.caught():
+            _check_cuts(path, options, faults)
+    for folder in options.lang:
+        from steps.prepare.checks.lang import check_lang
+
+        with faults.caught():
+            check_lang(folder, faults)
+    return faults.report()
 
 
-def check_file(recording: Recording, config: FeatureConfig) -> None:
-    """`Rejected` for what is seen without decoding: no file, no bytes, or a declared rate that is not wanted."""
-    path = single_file(recording)
-    if path is not None and not path.is_file():
-        raise Rejected("missing file", str(path))
-    if path is not None and path.stat().st_size == 0:
-        raise Rejected("empty", f"{path} has no bytes")
-    if recording.sampling_rate != config.sampling_rate and not config.resample:
-        found = (
-            f"{recording.sampling_rate} Hz in the manifest, {config.sampling_rate} Hz wanted; 'resample: true' takes it"
-        )
-        raise Rejected("wrong rate", found)
+def _check_manifests(options, faults) -> None:
+    from steps.prepare.checks.manifests import Common, Split, splits_in
+    from steps.prepare.checks.mend import mend_split
+
+    folder = require(options.manifests, "stage 1 (manifests)")
+    splits = options.splits or splits_in(folder)
+    if not splits:
+        raise UserError(f"{folder} has no <split>_supervisions.jsonl.gz: check the path, or run stage 1 (manifests).")
+    common = Common(folder, faults)
+    for split in splits:
+        with faults.caught():
+            if options.fix:
+                mend_split(folder, split)
+            Split(folder, split, faults, common, options.full, options.jobs).check()
 
 
-def read_recording(recording: Recording, config: FeatureConfig) -> np.ndarray:
-    """All channels (channels, time) of a recording at `config.sampling_rate`; `Rejected` when it is not as declared."""
-    path = single_file(recording)
-    if path is None or recording.transforms:
-        try:
-            samples, rate = recording.load_audio(), recording.sampling_rate
-        except Exception as error:  # any of Lhotse's many audio back-ends
-            raise Rejected("corrupt", " ".join(str(error).split())[:300]) from None
-    else:
-        try:
-            samples, rate = read_audio(path)
-        except AudioError as error:
-            raise Rejected(error.reason, f"{path}: {error.detail}") from None
-    if rate != recording.sampling_rate:
-        raise Rejected("wrong rate", f"{path} has {rate} Hz, the manifest says {recording.sampling_rate} Hz")
-    missing = recording.num_samples - samples.shape[1]
-    if abs(missing) > TOLERANCE * rate:
-        reason = "truncated" if missing > 0 else "corrupt"
-        raise Rejected(reason, f"{samples.shape[1]} samples decoded, {recording.num_samples} in the manifest")
-    if not np.isfinite(samples).all():
-        raise Rejected("corrupt", f"{path or recording.id} holds samples that are not numbers")
-    return resample(fit(samples, recording.num_samples), rate, config.sampling_rate)
+def _check_cuts(path: Path, options, faults) -> None:
+    from steps.prepare.checks.cuts import CutFile
+    from steps.prepare.checks.mend import mend_cuts
+
+    if options.fix:
+        mend_cuts(path)
+    CutFile(path, faults, options.full, options.jobs).check()
 
 
-def fit(samples: np.ndarray, length: int) -> np.ndarray:
-    """Samples (..., time) cut, or mirrored at the end, to `length`: at most `TOLERANCE` is ever missing."""
-    missing = length - samples.shape[-1]
-    if missing <= 0:
-        return samples[..., :length]
-    return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)], mode="symmetric")
-
-
-def check_samples(samples: np.ndarray, config: FeatureConfig) -> None:
-    """`Rejected` when the mono samples (time,) of an utterance are silence."""
-    level = 10 * log10(float(np.mean(np.square(samples, dtype=np.float64))) + 1e-20)
-    if level < config.silence_db:
-        raise Rejected("silent", f"{level:.1f} dB of full scale, silence_db is {config.silence_db:g}")
-
-
-def cut_samples(cut) -> np.ndarray:
-    """Mono samples (time,) of a cut for on-the-fly features, with its speed and rate changes; `AudioError` if unusable.
-
-    Only the cut's part of the file is read, so utterances of an hour's recording cost no more than short files.
-    """
-    recording, changes = cut.recording, cut.recording.transforms or []
-    path = single_file(recording)
-    if path is None or any(not isinstance(change, (Speed, Resample)) for change in changes):
-        return cut.load_audio()[0]
-    factor = prod(change.factor for change in changes if isinstance(change, Speed))
-    samples, rate = read_audio(path, cut.start * factor, cut.duration * factor)
-    samples = samples[cut.channel if samples.shape[0] > 1 else 0]
-    for change in changes:
-        if isinstance(change, Resample):
-            samples, rate = resample(samples, rate, change.target_sampling_rate), change.target_sampling_rate
-        else:
-            samples = change_speed(samples, change.factor, rate)
-    if rate != recording.sampling_rate:
-        raise AudioError("wrong rate", path, f"{rate} Hz, the cut says {recording.sampling_rate} Hz")
-    length = round(cut.duration * rate)
-    if length - len(samples) > TOLERANCE * rate:
-        raise AudioError("truncated", path, f"{len(samples)} samples, the cut says {length}: run stage 2 again")
-    return fit(samples, length)
+if __name__ == "__main__":
+    run(main)

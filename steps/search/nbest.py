@@ -113,9 +113,9 @@ def shared_nbest(
     spoken: Spoken,
     key: str,
     graph: DecodingGraph,
-    lattice_scale: float,
-    num_paths: int,
-    nbest_scale: float,
+    lattice_scale: float = 1.0,
+    num_paths: int = 100,
+    nbest_scale: float = 0.5,
     **beams: float,
 ) -> Candidates:
     """The n-best lists of a CTC head's lattices, made once for all searches of a batch."""
@@ -171,19 +171,17 @@ def ctc_nbest(
     key: str,
     graph: DecodingGraph,
     lm_scale: float = 1.0,
-    lattice_scale: float = 1.0,
     nbest: int = 1,
-    num_paths: int = 100,
-    nbest_scale: float = 0.5,
     mbr_scale: float = 0.0,
-    **beams: float,
+    **lists: float,
 ) -> list[list[Hypothesis]]:
     """Word sequences of the lattice by their probability over all their alignments, not that of the best one alone.
 
-    `parts` are those of the best alignment; the rest is `ctc_graph`'s and `Candidates.ranked`'s.
+    `parts` are those of the best alignment; `lists` are the options of `shared_nbest`, the rest is `ctc_graph`'s and
+    `Candidates.ranked`'s.
     """
     with for_k2():
-        found = shared_nbest(spoken, key, graph, lattice_scale, num_paths, nbest_scale, **beams)
+        found = shared_nbest(spoken, key, graph, **lists)
         return found.ranked(total_scores(found, lm_scale), nbest, mbr_scale)
 
 

@@ -40,18 +40,17 @@ def ctc_rescore(
     key: str,
     graph: DecodingGraph,
     lm_scale: float = 1.0,
-    lattice_scale: float = 1.0,
-    num_paths: int = 100,
-    nbest_scale: float = 0.5,
     **options: Any,
 ) -> list[list[Hypothesis]]:
-    """N-best lists of lattices, rescored: the model's score, the graph's `lm_scale` times, and what `rescored` adds."""
-    options, beams = _own(options)
-    lists = (graph, lattice_scale, num_paths, nbest_scale)
+    """N-best lists of lattices, rescored: the model's score, the graph's `lm_scale` times, and what `rescored` adds.
+
+    The options are those of `rescored` and of `shared_nbest`.
+    """
+    options, lists = _own(options)
     with for_k2():
-        candidates = shared_nbest(spoken, key, *lists, **beams)
+        candidates = shared_nbest(spoken, key, graph, **lists)
     scores = candidates.part("am") + lm_scale * candidates.part("lm")
-    return rescored(spoken, (key, *lists, *sorted(beams.items())), candidates, scores, **options)
+    return rescored(spoken, (key, graph, *sorted(lists.items())), candidates, scores, **options)
 
 
 def rescoring(search: Callable[..., list[list[Hypothesis]]]) -> Callable[..., list[list[Hypothesis]]]:

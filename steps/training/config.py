@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -12,6 +12,8 @@ from steps.prepare.dataset import DataConfig
 from steps.training.optimizers import OptimizerConfig, ScaledAdamConfig
 from steps.training.schedules import Eden, Schedule
 from utils.options import Config
+
+Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 
 class AverageConfig(Config):
@@ -33,9 +35,12 @@ class AverageConfig(Config):
 class LoopConfig(Config):
     """Everything about training but the data and the model."""
 
+    # what a whole step has is in `batch_<unit>`, how much of it a GB of memory holds in `<unit>_per_gb`
+    unit: ClassVar[Literal["seconds", "tokens"]] = "seconds"
+    limit: ClassVar[str] = "data.max_duration"  # what one process holds at once
     seed: NonNegativeInt = 42
     device: str = "auto"  # auto, cpu, cuda, cuda:<number>
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # auto: measured on a CPU
+    precision: Precision = "auto"  # auto: measured on a CPU
     optimizer: OptimizerConfig = ScaledAdamConfig()
     schedule: Schedule = Eden()
     # parts of the model from other experiments: {encoder: exp/asr/averaged.pt, heads.a: exp/asr/averaged.pt:heads.b},
@@ -47,11 +52,13 @@ class LoopConfig(Config):
     start_after: dict[str, PositiveInt] = Field(default_factory=dict)  # parts that stay as they are for so many steps
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # once more for every layer below the encoder's top
     epochs: NonNegativeInt = 30  # 0: the model as it begins, for pretrained ones as they are
-    accumulate: PositiveInt = 1  # batches a step, on each process
+    accumulate: PositiveInt = 1  # batches a step, on each process; follows from batch_seconds where that is given
     clip_norm: PositiveFloat | None = None  # L2 norm of all gradients; ScaledAdam also clips itself
     reference_duration: PositiveFloat | None = (
         None  # seconds of speech (tokens of text) that are one step to the model's schedules
     )
+    # seconds (tokens) of a step in which schedules count; a larger step is then more than one of theirs
+    reference_batch: PositiveFloat | None = None
     max_nonfinite: PositiveInt = 20  # that many skipped steps in a row end training
     probe: bool = True  # try the largest batch before the first step
     save_every_steps: PositiveInt | None = None
@@ -66,6 +73,29 @@ class LoopConfig(Config):
     def _flatten(cls, parts: Any) -> Any:
         """`init.heads.ctc=x` on the command line is a section in a section."""
         return dict(_flat(parts)) if isinstance(parts, dict) else parts
+
+    @model_validator(mode="after")
+    def _one_size(self) -> LoopConfig:
+        if self.batch_total and self.accumulate != 1:
+            raise ValueError(f"'accumulate' follows from 'batch_{self.unit}': set one of them")
+        if self.reference_batch and not self.batch_total:
+            raise ValueError(f"'reference_batch' compares with 'batch_{self.unit}': set both")
+        return self
+
+    @property
+    def batch_total(self) -> float | None:
+        """Seconds or tokens of a step, over all processes and accumulated batches; None: as the batches come."""
+        return getattr(self, f"batch_{self.unit}", None)
+
+    @property
+    def batch_limit(self) -> float:
+        """Seconds or tokens that one process may hold at once, padding included."""
+        return getattr(self.data, self.limit.removeprefix("data."))
+
+    @property
+    def pace(self) -> float:
+        """How many of the steps that schedules count in one step is."""
+        return self.batch_total / self.reference_batch if self.batch_total and self.reference_batch else 1.0
 
     @property
     def averaged_epochs(self) -> int:
@@ -88,7 +118,18 @@ class DataSection(DataConfig):
 class TrainConfig(ModelConfig, LoopConfig):
     """A YAML file for steps.train; `feature_dim` follows from the features and need not be given."""
 
+    batch_seconds: PositiveFloat | None = None  # of a step in all; batches are as large as data.max_duration allows
+    seconds_per_gb: PositiveFloat | None = None  # that a GB of memory holds in training: with a preset, max_duration
     data: DataSection
+
+
+class TextLoopConfig(LoopConfig):
+    """What the trainer's YAML files for text have in common."""
+
+    unit: ClassVar[Literal["seconds", "tokens"]] = "tokens"
+    limit: ClassVar[str] = "data.max_tokens"
+    batch_tokens: PositiveFloat | None = None  # of a step in all; batches are as large as data.max_tokens allows
+    tokens_per_gb: PositiveFloat | None = None  # that a GB of memory holds in training: with a preset, max_tokens
 
 
 def _flat(section: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from steps.prepare.dataset import Batch, Batches, HeadTarget, make_loader, speed
 from steps.prepare.feasible import feasible
 from steps.prepare.sampler import BatchPlan
 from steps.training.config import TrainConfig
+from steps.training.step_size import StepSize
 from utils.distributed import World
 from utils.errors import UserError
 
@@ -33,7 +34,7 @@ class SpeechBatches:
     `UserError` for a head that has one of none.
     """
 
-    unit, limit = "seconds", "data.max_duration"
+    unit, limit = TrainConfig.unit, TrainConfig.limit
 
     def __init__(self, config: TrainConfig, model: Model, tokenizers: dict[str, Tokenizer], world: World) -> None:
         self.data, self.world, self.source = config.data, world, config.data.train
@@ -52,7 +53,13 @@ class SpeechBatches:
         if config.data.valid:
             self.valid_cuts, self.valid_dropped, _ = self._usable(config.data.valid)
         self.total = float(self.cuts.durations.sum())
-        self.plan = make_loader(self.cuts, self.heads, self.data, rank=world.rank, world_size=world.size).plan
+        self.resize(StepSize.of(config, world.size))
+
+    def resize(self, step: StepSize) -> None:
+        """Make steps and batches of this size from here on."""
+        self.step, self.data = step, self.data.model_copy(update={"max_duration": step.most})
+        ranks = {"rank": self.world.rank, "world_size": self.world.size}
+        self.plan = make_loader(self.cuts, self.heads, self.data, **ranks).plan
         self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
 
     def _usable(self, path: str, fastest: float = 1.0) -> tuple[Cuts, list[dict], dict[str, int]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from torch import Tensor
 
+from steps.training.config import LoopConfig
 from utils.checkpoint import link_or_copy, load_checkpoint, own_tensors, save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json, require
@@ -20,7 +21,7 @@ from utils.options import check_config, load_yaml, save_config
 # keys that change neither the data nor the model: a run may go on with others
 FREE = {
     *("epochs", "log_every", "save_every_steps", "save_every_seconds", "keep_last", "valid_every", "probe", "device"),
-    *("max_nonfinite", "data.workers"),
+    *("max_nonfinite", "data.workers", "seconds_per_gb", "tokens_per_gb"),
 }
 INITIAL = "initial.pt"
 OURS = (INITIAL, "checkpoint.pt", "averaged.pt", "best.pt", "epoch-*.pt", "train.json", "config.yaml", "features.yaml")
@@ -67,14 +68,17 @@ class TrainFolder:
         for name in FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def check_config(self, config: BaseModel) -> None:
-        """Refuse to go on with another config than the one that the files here were made with; else save it."""
+    def check_config(self, config: LoopConfig) -> None:
+        """Refuse to go on with another config than the one that the files here were made with; else save it.
+
+        What a process holds at once is free where a step has a size of its own.
+        """
         file, values = self.path / "config.yaml", config.model_dump(mode="json")
         if file.exists():
             old = load_yaml(file)
             with contextlib.suppress(UserError):  # a file of an older version lacks keys that have been added since
                 old = check_config(old, type(config), str(file)).model_dump(mode="json")
-            changed = sorted(_changed(old, values))
+            changed = sorted(_changed(old, values) - ({config.limit} if config.batch_total else set()))
             if changed:
                 more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
                 raise UserError(

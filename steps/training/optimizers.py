@@ -78,7 +78,7 @@ class Updater:
         """`loss`, multiplied by the fp16 scale where there is one."""
         return self.scaler.scale(loss) if self.scaler else loss
 
-    def step(self, lr: float, step: int = 0) -> Tensor:
+    def step(self, lr: float, step: float = 0) -> Tensor:
         """Update with learning rate `lr` as step number `step` (from 0).
 
         0-dim bool, False where the gradient was not finite and nothing was changed.

@@ -6,17 +6,17 @@ import torch
 from torch import nn
 
 from steps.nets.pretrained_parts import PartedModel, parameter_counts
-from steps.training.config import LoopConfig
+from steps.prepare.dataset import Batch
 from steps.training.ledger import Ledger
 from steps.training.trainer import Batches
-from utils.devices import autocast, is_out_of_memory, peak_memory_mb, seed_all
+from utils.devices import autocast, is_out_of_memory, peak_memory_mb, reset_peak_memory, seed_all
 from utils.errors import UserError
 from utils.files import write_jsonl
 
 SHOWN = 3  # dropped utterances that are named; the rest is in the file
 
 
-def describe(model: PartedModel, batches: Batches, config: LoopConfig, ledger: Ledger) -> None:
+def describe(model: PartedModel, batches: Batches, ledger: Ledger) -> None:
     """Say how large the model and the data are, which utterances are left out, and what computes each loss."""
     counts = parameter_counts(model)
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "total")
@@ -28,8 +28,9 @@ def describe(model: PartedModel, batches: Batches, config: LoopConfig, ledger: L
     data, *more = batches.summary()
     ledger.say(
         f"data: {data}, {batches.count(0)} batches an epoch"
-        f" on each of {ledger.world.size} process(es), {config.accumulate} a step"
+        f" on each of {ledger.world.size} process(es), {batches.step.accumulate} a step"
     )
+    ledger.say(batches.step.sentence(batches.unit))
     for sentence in more:
         ledger.say(sentence)
     if batches.dropped:
@@ -40,10 +41,41 @@ def describe(model: PartedModel, batches: Batches, config: LoopConfig, ledger: L
         ledger.say(f"dropped {len(batches.dropped)} that cannot be trained on, listed in {file}: {named}")
 
 
-def probe(model: nn.Module, batches: Batches, precision: str, device: torch.device, ledger: Ledger) -> None:
-    """Forward and backward of the largest batch, changing nothing; `UserError` when memory runs out."""
-    batch = batches.worst()
-    size = batches.size(batch)
+def probe(
+    model: nn.Module, batches: Batches, precision: str, device: torch.device, ledger: Ledger, share: bool = False
+) -> None:
+    """Forward and backward of the largest batch, changing nothing of the model.
+
+    With `share` a batch that does not fit is halved, and the number of batches a step doubled, until one does. Errors:
+    `UserError`, in the main process, when memory runs out otherwise; all processes agree.
+    """
+    while True:
+        batch = batches.worst()
+        size = batches.size(batch)
+        if not ledger.world.total([not _fits(model, batch, precision, device)])[0]:
+            break
+        if not share or len(batch) == 1:
+            raise _too_large(batches, size, device, alone=share) if ledger.world.main else SystemExit(1)
+        batches.resize(batches.step.half())
+        ledger.say(f"largest batch: {size}, more than fits into the memory of {device}: all are halved")
+        ledger.say(batches.step.sentence(batches.unit))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        reset_peak_memory(device)
+    ledger.say(f"largest batch: {size}, peak memory {peak_memory_mb(device)} MiB")
+
+
+def _too_large(batches: Batches, size: str, device: torch.device, alone: bool) -> UserError:
+    remedy = (
+        "leave out what is so long (stage 2: max_duration), or take a smaller model"
+        if alone
+        else f"lower {batches.limit} and raise accumulate, or give batch_{batches.unit}, which does both"
+    )
+    return UserError(f"The largest batch ({size}) does not fit into the memory of {device}: {remedy}.")
+
+
+def _fits(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> bool:
+    """Whether memory is enough for a step of `batch`."""
     model.train()
     seed_all(0)
     try:
@@ -56,10 +88,7 @@ def probe(model: nn.Module, batches: Batches, precision: str, device: torch.devi
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(
-            f"The largest batch ({size}) does not fit into the memory of {device}: lower {batches.limit} "
-            "(and raise accumulate to keep the size of a step)."
-        ) from None
+        return False
     finally:
         model.zero_grad(set_to_none=True)
-    ledger.say(f"largest batch: {size}, peak memory {peak_memory_mb(device)} MiB")
+    return True

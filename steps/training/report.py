@@ -35,6 +35,7 @@ def write_report(folder: Path, session: Session, command: str) -> None:
         **session.batches.amounts(progress.speech),
         "seconds": round(progress.seconds, 1),
         "processes": trainer.world.size,
+        "step": session.batches.step._asdict() | {"total": session.batches.step.total, "unit": session.batches.unit},
         "precision": trainer.precision,
         "averaged_epochs": session.averaged,
         "steps": progress.step,

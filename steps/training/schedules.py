@@ -25,7 +25,7 @@ class Eden(Config):
     warmup_batches: NonNegativeInt = 500
     warmup_start: Fraction = 0.5
 
-    def factor(self, step: int, epoch: int, progress: float) -> float:
+    def factor(self, step: float, epoch: int, progress: float) -> float:
         """Multiplier of the base rate at optimiser step `step` (from 0) in epoch `epoch` (from 0)."""
         by_step = (step**2 / self.lr_batches**2 + 1) ** -0.25
         by_epoch = (epoch**2 / self.lr_epochs**2 + 1) ** -0.25
@@ -39,7 +39,7 @@ class Cosine(Config):
     warmup_steps: NonNegativeInt = 500
     min_factor: Fraction = 0.0
 
-    def factor(self, step: int, epoch: int, progress: float) -> float:
+    def factor(self, step: float, epoch: int, progress: float) -> float:
         """Multiplier of the base rate; `progress` is the share of training that is done, in [0, 1]."""
         wave = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         return (self.min_factor + (1 - self.min_factor) * wave) * _warmup(step, self.warmup_steps)
@@ -51,7 +51,7 @@ class Warmup(Config):
     name: Literal["warmup"] = "warmup"
     warmup_steps: Annotated[int, Field(gt=0)] = 1000
 
-    def factor(self, step: int, epoch: int, progress: float) -> float:
+    def factor(self, step: float, epoch: int, progress: float) -> float:
         """Multiplier of the base rate at optimiser step `step`."""
         return min((step + 1) / self.warmup_steps, math.sqrt(self.warmup_steps / (step + 1)))
 
@@ -62,12 +62,12 @@ class Constant(Config):
     name: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
 
-    def factor(self, step: int, epoch: int, progress: float) -> float:
+    def factor(self, step: float, epoch: int, progress: float) -> float:
         """Multiplier of the base rate at optimiser step `step`."""
         return _warmup(step, self.warmup_steps)
 
 
-def _warmup(step: int, steps: int, start: float = 0.0) -> float:
+def _warmup(step: float, steps: int, start: float = 0.0) -> float:
     # without a start above zero the first step (step 0) still has to move something
     at = step if start > 0 else step + 1
     return 1.0 if at >= steps else start + (1.0 - start) * at / steps

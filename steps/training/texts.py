@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from steps.prepare.dataset import Batch, Loader
-from steps.prepare.text_batches import TARGET, TextPlan, TextSection, TextTable
+from steps.prepare.text_batches import PLANNED, TARGET, TextPlan, TextTable
+from steps.training.config import TextLoopConfig
+from steps.training.step_size import StepSize
 from utils.distributed import World
 from utils.errors import UserError
 
@@ -23,35 +24,28 @@ class TextBatches:
     `longest` is the most tokens of a text that the model takes (None: any number).
     """
 
-    unit, limit = "tokens", "data.max_tokens"
+    unit, limit = TextLoopConfig.unit, TextLoopConfig.limit
     things = "texts"  # what the data are, in words
 
-    def __init__(self, data: TextSection, longest: int | None, world: World) -> None:
-        self.data, self.world = data, world
+    def __init__(self, config: TextLoopConfig, longest: int | None, world: World) -> None:
+        data = self.data = config.data
+        self.world = world
         self.longest = min(data.max_length, longest or data.max_length)
-        self.source = ", ".join(text.name for text in data.train)
-        sets = [(self.learned(self.read(text)), text.weight) for text in data.train]
-        items = [item for found, _ in sets for item in found]
-        self.table = self._table(items, self.source, [weight for found, weight in sets for _ in found])
+        self.source = _names(data.train)
+        self.table = self._table(data.train, learned=True)
         self.dropped = self.table.dropped
-        self.valid_table = None
-        if data.valid:
-            names = ", ".join(text.name for text in data.valid)
-            self.valid_table = self._table([item for text in data.valid for item in self.read(text)], names)
-        self.total = float((self.table.sizes.sum(axis=1) * self.table.weights).sum())
-        self.plan = TextPlan(self.table, data, world.rank, world.size)
+        self.valid_table = self._table(data.valid, learned=False) if data.valid else None
+        self.total = self.table.an_epoch([rows.totals.sum() for rows in self.table.sets])
+        self.resize(StepSize.of(config, world.size))
+
+    def resize(self, step: StepSize) -> None:
+        """Make steps and batches of this size from here on."""
+        self.step, self.data = step, self.data.model_copy(update={"max_tokens": step.most})
+        self.plan = TextPlan(self.table, self.data, self.world.rank, self.world.size)
         self.count = lru_cache(maxsize=4)(lambda epoch: len(self.plan.batches(epoch)))
 
-    def read(self, text: Any) -> Sequence[Any]:
-        """The items of one of the config's sets."""
-        raise NotImplementedError
-
-    def learned(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Those of a training set's items that are learned."""
-        return items
-
-    def table_of(self, items: Sequence[Any], weights: Sequence[float] | None) -> TextTable:
-        """Items as tokens."""
+    def table_of(self, sets: Sequence[Any], learned: bool) -> TextTable:
+        """The config's sets as tokens, to be `learned` or to validate on."""
         raise NotImplementedError
 
     def loader(self, plan: TextPlan, epoch: int = 0, start: int = 0) -> Loader:
@@ -62,10 +56,11 @@ class TextBatches:
         """Tokens that a batch predicts, by which losses are divided."""
         raise NotImplementedError
 
-    def _table(self, items: Sequence[Any], names: str, weights: Sequence[float] | None = None) -> TextTable:
-        table = self.table_of(items, weights)
+    def _table(self, sets: Sequence[Any], learned: bool) -> TextTable:
+        table = self.table_of(sets, learned)
         if not len(table):
-            raise UserError(f"{names}: all {self.things} are longer than {self.longest} tokens: raise data.max_length.")
+            too_long = f"all {self.things} are longer than {self.longest} tokens: raise data.max_length."
+            raise UserError(f"{_names(sets)}: {too_long}")
         return table
 
     def train(self, epoch: int, start: int) -> Iterable[Batch]:
@@ -89,9 +84,10 @@ class TextBatches:
 
     def sample(self) -> Batch:
         """A small batch of texts of middling length."""
-        order = np.argsort(self.table.lengths, kind="stable")
+        lengths = self.table.lengths(np.arange(min(len(self.table), PLANNED)))
+        order = np.argsort(lengths, kind="stable")
         middle = order[len(order) // 2 :]
-        count = int((self.table.lengths[middle].cumsum() <= SAMPLE).sum())
+        count = int((lengths[middle].cumsum() <= SAMPLE).sum())
         return self.loader(self.plan).batches.make(middle[: max(count, 1)].tolist(), 0)
 
     def size(self, batch: Batch) -> str:
@@ -101,7 +97,7 @@ class TextBatches:
 
     def contents(self) -> str:
         """What there is to train on, in words."""
-        return f"{len(self.table)} {self.things}, {int(self.table.sizes.sum())} tokens"
+        return f"{len(self.table)} {self.things}, {self.table.totals.sum()} tokens"
 
     def summary(self) -> list[str]:
         """Sentences for the log on what there is."""
@@ -116,6 +112,8 @@ class TextBatches:
 
     def fingerprint(self) -> str:
         """Changes when the texts, their tokens or their order change."""
-        digest = hashlib.sha256(self.table.sizes.tobytes())
-        digest.update(self.table.ids.tobytes())
-        return digest.hexdigest()[:16]
+        return self.table.fingerprint
+
+
+def _names(sets: Sequence[Any]) -> str:
+    return ", ".join(text.name for text in sets)

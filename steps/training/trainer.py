@@ -18,6 +18,7 @@ from steps.training.meters import Meter, Progress
 from steps.training.nonfinite import NonFinite
 from steps.training.optimizers import Updater
 from steps.training.signals import StopSignal
+from steps.training.step_size import StepSize
 from utils.checkpoint import fit_state
 from utils.devices import autocast, is_out_of_memory, seed_all
 from utils.distributed import World
@@ -32,6 +33,10 @@ class Batches(Protocol):
     limit: str  # the config's key that bounds a batch
     source: str  # the training set, as the config names it
     dropped: list[dict]  # what of it is left out: {"id", "reason", "detail"}
+    step: StepSize  # how many batches make a step, and how large they are
+
+    def resize(self, step: StepSize) -> None:
+        """Make steps and batches of this size from here on."""
 
     def train(self, epoch: int, start: int) -> Iterable:
         """This process's batches of an epoch (from 0), from batch `start` on."""
@@ -105,7 +110,7 @@ class Trainer:
         """Train to the end of the present epoch; False if asked to stop before (the state is then at a step's end)."""
         progress, config = self.progress, self.config
         self.model.train()
-        for group in _groups(self.batches.train(progress.epoch, progress.batch), config.accumulate):
+        for group in _groups(self.batches.train(progress.epoch, progress.batch), self.batches.step.accumulate):
             if not self.step(group):
                 return False
             if progress.step % config.log_every == 0:
@@ -139,15 +144,16 @@ class Trainer:
             for index, (batch, count) in enumerate(zip(group, frames, strict=True)):
                 self._backward(batch, index, count, max(all_frames, 1.0), last=index == len(group) - 1)
             self.lr = self.updater.base_lr * self.schedule_factor()
-            finite = self.updater.step(self.lr, progress.step)
+            finite = self.updater.step(self.lr, self.clock)
         except (RuntimeError, MemoryError) as error:
             where = f"step {progress.step} of epoch {progress.epoch + 1}"
             raise _explained(error, where, self.batches.limit) from error
         self.nonfinite.add(finite, progress, [name for batch in group for name in batch.ids])
+        before = self.clock
         progress.step += 1
         progress.batch += len(group)
         progress.speech += speech
-        if self.average and progress.step % self.config.average.period == 0:
+        if self.average and self.clock // self.config.average.period > before // self.config.average.period:
             self.average.update(self.model)
         return True
 
@@ -173,12 +179,17 @@ class Trainer:
         """What the schedule multiplies the base learning rate by, now."""
         p = self.progress
         share = (p.epoch + p.batch / max(self.batches.count(p.epoch), 1)) / self.config.epochs
-        return self.config.schedule.factor(p.step, p.epoch, share)
+        return self.config.schedule.factor(self.clock, p.epoch, share)
+
+    @property
+    def clock(self) -> float:
+        """Steps done, in those that schedules count in."""
+        return self.progress.step * self.config.pace
 
     def _set_clock(self) -> None:
         """Tell the model's schedules (dropout, layer skipping, loss scales) the time."""
         reference = self.config.reference_duration
-        self.model.set_batch_count(self.progress.speech / reference if reference else self.progress.step)
+        self.model.set_batch_count(self.progress.speech / reference if reference else self.clock)
 
     def _save_is_due(self) -> bool:
         every, seconds, step = self.config.save_every_steps, self.config.save_every_seconds, self.progress.step
@@ -218,6 +229,7 @@ class Trainer:
             "progress": self.progress.to_dict(),
             "meter": meter,
             "processes": self.world.size,
+            "step": self.batches.step._asdict(),
             **self.updater.state_dict(),
         }
 

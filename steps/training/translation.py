@@ -11,16 +11,16 @@ from steps.model_folder import read_elsewhere
 from steps.nets.translator import TranslationConfig, Translator
 from steps.prepare.dataset import Batch, Loader
 from steps.prepare.pair_batches import pair_loader, pair_table
-from steps.prepare.pairs import Pair, ParallelSection, ParallelText, read_pairs, without_copies
+from steps.prepare.pairs import ParallelSection, ParallelText, read_pairs, without_copies
 from steps.prepare.text_batches import TARGET, TextPlan, TextTable
-from steps.training.config import LoopConfig
+from steps.training.config import TextLoopConfig
 from steps.training.folder import TrainFolder
 from steps.training.texts import TextBatches
 from steps.translator_folder import copy_pretrained, make_translator, pair_tokens
 from utils.distributed import World
 
 
-class TranslationTrainConfig(TranslationConfig, LoopConfig):
+class TranslationTrainConfig(TranslationConfig, TextLoopConfig):
     """A YAML file for steps.train with a `translator` in place of an encoder and heads."""
 
     data: ParallelSection
@@ -39,16 +39,15 @@ class PairTexts(TextBatches):
 
     def __init__(self, config: TranslationTrainConfig, tokens: PairTokens, longest: int | None, world: World) -> None:
         self.config, self.pair_tokens = config, tokens
-        super().__init__(config.data, longest, world)
+        super().__init__(config, longest, world)
 
-    def read(self, text: ParallelText) -> list[Pair]:
-        return read_pairs(text, self.config.source, self.config.target)
-
-    def learned(self, items: Sequence[Pair]) -> list[Pair]:
-        return without_copies(items)
-
-    def table_of(self, items: Sequence[Pair], weights: Sequence[float] | None) -> TextTable:
-        return pair_table(items, self.pair_tokens, self.longest, weights)
+    def table_of(self, sets: Sequence[ParallelText], learned: bool) -> TextTable:
+        pairs, weights = [], []
+        for text in sets:
+            found = read_pairs(text, self.config.source, self.config.target)
+            pairs += without_copies(found) if learned else found
+            weights += [text.weight] * (len(pairs) - len(weights))
+        return pair_table(pairs, self.pair_tokens, self.longest, weights if learned else None)
 
     def loader(self, plan: TextPlan, epoch: int = 0, start: int = 0) -> Loader:
         return pair_loader(plan, self.pair_tokens, epoch, start)
@@ -57,7 +56,7 @@ class PairTexts(TextBatches):
         return int(batch.targets[TARGET].lens.sum()) + self.pair_tokens.ends * len(batch)
 
     def contents(self) -> str:
-        source, target = (int(count) for count in self.table.sizes.sum(axis=0))
+        source, target = self.table.totals
         return f"{len(self.table)} pairs, {source} tokens and {target} of their translations"
 
 

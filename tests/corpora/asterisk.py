@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import shutil
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 from local.asterisk import download
@@ -39,7 +40,12 @@ def choose(corpus: Path, count: int) -> list[str]:
         prompts = read_prompts(listing, language, short)
         spoken = {name for name in read_lines(listing) if name in short and prompts[name].text} - NON_SPEECH
         common = spoken if common is None else common & spoken
-    return sorted(common, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count]
+    return shuffled(common)[:count]
+
+
+def shuffled(names: Iterable[str]) -> list[str]:
+    """`names` in an order that mixes them, the same each time."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
 def make(
@@ -70,3 +76,9 @@ def make(
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(audio, copy)
     return folder
+
+
+if __name__ == "__main__":
+    from tests.corpora.prompts import program  # it is made of this corpus
+
+    program(make, "asterisk")

@@ -17,7 +17,9 @@ import pytest
 from lhotse import CutSet, RecordingSet, SupervisionSet
 
 import local.asterisk as corpus
+from local.archives import download_archives
 from local.asterisk_prompts import NON_SPEECH, find_language, read_lines, read_prompts, repair
+from local.fetch import Archive
 from local.text import LANGUAGES
 from utils.errors import UserError
 
@@ -248,17 +250,19 @@ def test_damaged_folder_is_repaired_without_the_network(real_corpus: Path, tmp_p
     archives = real_corpus / "archives"
     if not list(archives.glob("*.deb")):
         pytest.skip("the corpus came from upstream here")
-    path = next(archives.glob("asterisk-core-sounds-it-g722_*.deb"))
-    assert corpus.unpack(path, tmp_path) > 590
+    real = next(archives.glob("asterisk-core-sounds-it-g722_*.deb"))
+    archive = Archive(real.name, real.stat().st_size, corpus.DEBIAN["asterisk-core-sounds-it-g722"])
+    path = tmp_path / "archives" / real.name
+    path.parent.mkdir()
+    path.symlink_to(real.resolve())
+    assert download_archives([archive], tmp_path) > 590
     sounds = sorted((tmp_path / "usr/share/asterisk/sounds").rglob("*.g722"))
     whole = sounds[7].read_bytes()
     sounds[7].write_bytes(whole[:100])
     sounds[8].unlink()
-    (tmp_path / ".tmp-unpack").mkdir()  # of a run that was killed
     stamp = path.with_name(path.name + ".files.json").read_text()
-    corpus.unpack(path, tmp_path)
+    download_archives([archive], tmp_path)
     assert sounds[7].read_bytes() == whole and sounds[8].exists()
-    assert not (tmp_path / ".tmp-unpack").exists()
     assert path.with_name(path.name + ".files.json").read_text() == stamp
 
 

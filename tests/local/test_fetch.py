@@ -1,70 +1,18 @@
-"""Downloads from a server that breaks off, lies or knows no Range; and through apt, where there is apt."""
+"""Downloads from a server that breaks off, lies or knows no Range."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from tqdm import tqdm
 
-from local.fetch import Apt, Archive, fetch_all, fetch_http, is_complete
+from local.fetch import OPENSLR, Archive, ask_size, fetch_http, is_complete, openslr
+from tests.local.server import DATA, Server
 from utils.errors import UserError
-
-DATA = random.Random(1).randbytes(300_000)
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `data`, at most `most` bytes a connection, `pause` seconds before each 10 kB."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.most, self.ranges, self.status, self.pause = DATA, len(DATA), True, 200, 0.0
-        self.starts: list[int] = []
-
-    def archive(self, sha256: str | None = None) -> Archive:
-        digest = sha256 or hashlib.sha256(DATA).hexdigest()
-        return Archive("sounds.bin", len(DATA), digest, url=f"http://127.0.0.1:{self.server_port}/sounds.bin")
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if self.server.ranges else 0
-        self.server.starts.append(start)
-        if self.server.status != 200:
-            self.send_error(self.server.status)
-            return
-        body = self.server.data[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(self.server.data) - 1}/{len(self.server.data)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        for at in range(0, min(len(body), self.server.most), 10_000):
-            time.sleep(self.server.pause)
-            self.wfile.write(body[at : min(at + 10_000, self.server.most)])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
 
 
 def fetch(server: Server, path: Path, **options: float) -> None:
@@ -127,59 +75,62 @@ def test_wrong_content_is_never_taken(server: Server, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_corrupt_file_is_named_and_fetched_again(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture):
-    for damage in (DATA[:-1], bytes(len(DATA))):
-        (tmp_path / "sounds.bin").write_bytes(damage)
-        fetch_all([server.archive()], tmp_path, None)
-        assert (tmp_path / "sounds.bin").read_bytes() == DATA
-        assert "sounds.bin is corrupt" in capsys.readouterr().out
-    requests = len(server.starts)
-    fetch_all([server.archive()], tmp_path, None)
-    assert len(server.starts) == requests  # whole: not fetched again
+def get(archive: Archive, path: Path, patience: int = 2) -> None:
+    with tqdm(disable=True) as bar:
+        fetch_http(archive, path, bar, patience=patience)
 
 
-def test_killed_and_continued(server: Server, tmp_path: Path):
-    server.pause = 0.05
-    call = f"fetch_all([{server.archive()!r}], Path({str(tmp_path)!r}), None)"
-    code = f"from pathlib import Path; from local.fetch import *; {call}"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    part = tmp_path / "sounds.bin.part"
-    deadline = time.monotonic() + 30
-    while (not part.exists() or part.stat().st_size < 50_000) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "sounds.bin").exists()
-    have = part.stat().st_size
-    server.pause = 0.0
-    fetch_all([server.archive()], tmp_path, None)
-    assert server.starts == [0, have]
-    assert (tmp_path / "sounds.bin").read_bytes() == DATA
+def test_mirrors_are_tried_in_order_and_continue_what_is_there(server: Server, tmp_path: Path, capsys):
+    server.files["gone.bin"] = None
+    server.files["lying.bin"] = bytes(len(DATA))
+    archive = Archive(
+        "a", len(DATA), md5=hashlib.md5(DATA).hexdigest(), url="http://127.0.0.1:9/a",
+        mirrors=(server.url("gone.bin"), server.url("lying.bin"), server.url()),
+    )  # fmt: skip
+    get(archive, tmp_path / "a")
+    assert is_complete(tmp_path / "a", archive)
+    told = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("trying ")[2] for line in told] == [*archive.mirrors]
+    assert "has the checksum" in told[2]
+    server.starts.clear()
+    (tmp_path / "a").rename(tmp_path / "a.part")
+    (tmp_path / "a.part").write_bytes(DATA[:1000])
+    get(replace(archive, mirrors=(server.url("gone.bin"), server.url())), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert server.starts == [1000, 1000]
 
 
-needs_apt = pytest.mark.skipif(not Apt.available(), reason="no apt on this machine")
+def test_md5_that_is_wrong(server: Server, tmp_path: Path):
+    with pytest.raises(UserError, match=r"has the checksum .* instead of 0000"):
+        get(Archive("a", len(DATA), md5="0" * 32, url=server.url()), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
-@needs_apt
-def test_apt_with_an_empty_index_makes_its_own(real_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    if not list((real_corpus / "archives").glob("*.deb")):
-        pytest.skip("apt does not reach the packages here")
-    (tmp_path / "empty/partial").mkdir(parents=True)
-    (tmp_path / "apt.conf").write_text(f'Dir::State::lists "{tmp_path}/empty";')
-    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    apt = Apt(tmp_path / "archives")
-    archives = apt.archives(["asterisk-core-sounds-it"])
-    assert archives is not None
-    (path,) = fetch_all(archives, tmp_path / "archives", apt)
-    assert is_complete(path, archives[0])
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+def test_without_a_published_size_the_server_is_asked(server: Server, tmp_path: Path):
+    archive = Archive("a", url="http://127.0.0.1:9/a", mirrors=(server.url(),))
+    assert ask_size(archive) == len(DATA)
+    server.most = 100_000  # breaks off: what came is not the whole
+    get(archive, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert server.starts == [0, 100_000, 200_000]
+    (tmp_path / "a").rename(tmp_path / "a.part")  # killed before it got its name
+    get(archive, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == DATA
+    server.tells_length = False
+    with pytest.raises(UserError, match="does not say how large it is"):
+        get(archive, tmp_path / "b")
 
 
-@needs_apt
-def test_apt_that_reaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "empty/partial").mkdir(parents=True)
-    (tmp_path / "none").mkdir()
-    sources = f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{tmp_path}/none";'
-    (tmp_path / "apt.conf").write_text(f'Dir::State::lists "{tmp_path}/empty"; {sources}')
-    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    assert Apt(tmp_path / "archives").archives(["asterisk-core-sounds-it"]) is None
+def test_a_file_of_another_size_is_not_taken(server: Server, tmp_path: Path):
+    with pytest.raises(UserError, match=f"has {len(DATA)} bytes instead of 1000"):
+        get(Archive("a", 1000, url=server.url()), tmp_path / "a")
+    (tmp_path / "a").write_bytes(DATA)
+    assert not is_complete(tmp_path / "a", Archive("a", 1000, url=server.url()))
+
+
+def test_openslr_and_its_mirrors():
+    """The mirrors that openslr.org's pages link to (US, EU, CN), each with its paths."""
+    archive = openslr(17, "musan.tar.gz", md5="0c472d4fc0c5141eca47ad1ffeb2a7df")
+    assert archive.url == "https://www.openslr.org/resources/17/musan.tar.gz"
+    assert archive.mirrors == tuple(f"https://{host}/resources/17/musan.tar.gz" for host in OPENSLR[1:])
+    assert archive.published == ("md5", "0c472d4fc0c5141eca47ad1ffeb2a7df")

@@ -22,7 +22,6 @@ from sacrebleu.metrics import BLEU
 import local.mboshi as corpus
 from tests.corpora import mboshi
 from tests.corpora.repository import serve
-from utils.errors import UserError
 from utils.files import read_jsonl
 
 SPLITS = ("train", "valid", "dev")
@@ -38,27 +37,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(whole: Path, tmp_path: Path) -> Path:
     """A corpus to break; its folder of train and dev."""
     return Path(shutil.copytree(whole, tmp_path / "corpus")) / corpus.LAYOUT
-
-
-@pytest.fixture
-def manifests(monkeypatch: pytest.MonkeyPatch):
-    def make(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["mboshi", "manifests", *map(str, arguments)])
-        corpus.main()
-
-    return make
-
-
-@pytest.fixture
-def refused(manifests, tmp_path: Path):
-    def make(*arguments: object) -> str:
-        with pytest.raises(UserError) as error:
-            manifests(*arguments, "--out", tmp_path / "m")
-        assert not (tmp_path / "m").exists()
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    return make
 
 
 def supervisions(folder: Path) -> dict[str, list[dict]]:
@@ -119,7 +97,7 @@ def test_references_that_stand_in_train_are_marked(whole: Path, tmp_path: Path, 
     printed = capsys.readouterr().out
     assert "dev: 11 different sentences, 11 different translations" in printed
     assert "dev: the translations of 2 utterances also stand in train" in printed
-    assert "dev: 12 of 514 utterances, so scores do not compare" in printed
+    assert "dev: 12 utterances, 0.00 h (published: 514): -502 utterances, so scores do not compare" in printed
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {name: row["utterances"] for name, row in summary["splits"]["train"]["speakers"].items()} == {
         **{"abena": 7, "koffi": 12, "malik": 12},
@@ -214,7 +192,7 @@ def test_audio_that_is_empty_or_stereo(tmp_path: Path):
     for samples, reason in ((np.zeros(0), "empty"), (np.zeros((80, 2)), "corrupt")):
         soundfile.write(tmp_path / "a.wav", samples, 16000)
         with pytest.raises(corpus.Unusable) as error:
-            corpus.measure(tmp_path / "a.wav")
+            corpus.measure_mono(tmp_path / "a.wav")
         assert error.value.reason == reason
 
 
@@ -227,9 +205,9 @@ def test_wrong_folders(whole: Path, copy: Path, tmp_path: Path, refused):
     message = refused("--corpus", whole / corpus.LAYOUT / "train")
     assert f"(did you mean '--corpus {whole / corpus.LAYOUT}'?)" in message
     message = refused("--corpus", tmp_path)  # the copy is in it, under another name than the clone's
-    assert f"has no full_corpus_newsplit with train and dev in it (did you mean '--corpus {copy}'?)" in message
+    assert f"has no train and dev in it (did you mean '--corpus {copy}'?)" in message
     (copy / "dev").rename(tmp_path / "dev")
-    assert f"{copy} lacks the folder dev: run" in refused("--corpus", copy.parent)
+    assert f"{copy} lacks dev: run" in refused("--corpus", copy.parent)
     (copy / "dev").mkdir()
     assert f"{copy / 'dev'} holds no utterances: run" in refused("--corpus", copy.parent)
 

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from local.asterisk_spelling import correct
-from local.text import check_language, normalise
+from local.text import check_language, normalise, spelling
 from utils.errors import UserError
 
 
@@ -56,6 +56,20 @@ def test_real_lines(language: str, raw: str, expected: str):
     assert normalise(raw, language) == expected
 
 
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("It cost $10,000 in the 1990s (Laughter).", "it cost 10,000 in the 1990s"),
+        ("2.5, or 3 percent?", "2.5 or 3 percent"),
+        ("At 9:30, 24/7.", "at 9 30 24 7"),
+        ("the T-1000 and Apollo 13.", "the t-1000 and apollo 13"),
+    ],
+)
+def test_digits_stay_where_that_is_wanted(raw: str, expected: str):
+    assert normalise(raw, "en", digits=True) == expected
+    assert normalise(expected, "en", digits=True) == expected
+
+
 @pytest.mark.parametrize("language", ["en", "es", "fr", "it", "ru"])
 def test_every_number_is_spelt_without_digits_and_normalising_again_changes_nothing(language: str):
     for number in [*range(0, 120), 500, 1234, 8500, 1_000_000]:
@@ -94,3 +108,22 @@ def test_unknown_language_names_the_nearest(wrong: str, hint: str):
     with pytest.raises(UserError, match=f"Unknown language '{wrong}'") as error:
         check_language(wrong)
     assert hint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("language", "raw", "expected"),
+    [
+        ("fr", "L’« Ardoise » (Gard) : 30 % d'eau, peut-être !", "l ardoise gard 30 d'eau peut-être"),
+        ("ca", "Col·lecció d’en Pere - 1.", "col lecció d'en pere 1"),
+        ("tr", "Isparta'dan İzmir'e!", "ısparta'dan izmir'e"),
+        ("de", "STRASSE, „Straße“", "strasse straße"),
+        ("ar", "من اخترع هذه الآلة ؟", "من اخترع هذه الآلة"),
+        ("fa", "این مؤلفه\u200cهای «داده»،", "این مؤلفه\u200cهای داده"),
+        ("ta", "இந்த தரவு கூறுகள்.", "இந்த தரவு கூறுகள்"),
+        ("zh", "他说：“你好。”", "他说 你好"),
+        ("ja", "終わりよければ、すべてよし。", "終わりよければ すべてよし"),
+        ("cy", "Mae'r cyswllt\u00a0gwe wedi torri…", "mae'r cyswllt gwe wedi torri"),
+    ],
+)
+def test_spelling_is_all_that_is_left_in_any_language(language: str, raw: str, expected: str):
+    assert spelling(raw, language) == expected == spelling(expected, language)

@@ -7,6 +7,7 @@ import json
 import random
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,17 +174,36 @@ def decode_folder(tmp_path):
 
 
 @pytest.fixture
-def score(monkeypatch, capsys):
-    """Runs `steps.score`: (arguments) -> (exit status, stdout, stderr)."""
-    from steps import score as program
+def program(monkeypatch, capsys):
+    """Runs a program in this process: (module, arguments ...) -> (exit status, stdout, stderr)."""
     from utils.errors import run
 
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["score", *map(str, arguments)])
+    def call(module, *arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            run(program.main)
+            run(module.main)
         captured = capsys.readouterr()
         return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def score(program):
+    """Runs `steps.score`: (arguments ...) -> (exit status, stdout, stderr)."""
+    from steps import score
+
+    return partial(program, score)
+
+
+@pytest.fixture
+def train_conf(monkeypatch):
+    """Runs `steps.train`: (YAML file, folder, overrides ...) -> status."""
+    from steps.train import main
+
+    def call(conf, out, *overrides) -> int:
+        monkeypatch.setattr(sys, "argv", ["steps.train", str(conf), "--out", str(out), *overrides])
+        return main()
 
     return call
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,6 @@ from steps.prepare.pair_batches import pair_loader, pair_table
 from steps.prepare.pairs import Pair, ParallelSection
 from steps.prepare.text_batches import TextPlan
 from steps.search.translation import SearchOptions
-from steps.train import main
 from steps.translator import TextTranslator
 from steps.translator_folder import load_translator
 from tests.steps.parallel import EN, FR, settings
@@ -40,12 +41,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def train(root, monkeypatch):
-    def call(out, *overrides) -> int:
-        monkeypatch.setattr("sys.argv", ["steps.train", str(root / "conf.yaml"), "--out", str(out), *overrides])
-        return main()
-
-    return call
+def train(root, train_conf):
+    return partial(train_conf, root / "conf.yaml")
 
 
 def test_as_it_begins_it_has_the_models_own_probabilities(root, train, tmp_path):

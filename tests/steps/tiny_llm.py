@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from steps.lang.tokenizer import Tokenizer as OurTokenizer
+from tests.steps.tiny_models import byte_tokenizer
 from utils.files import write_json
 
 ENDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -27,13 +28,8 @@ TEXTS = [
 
 def make_llm(folder: Path, template: str | None = TEMPLATE, seed: int = 0, **more) -> Path:
     """A Llama of two layers with random weights, large enough to have opinions, and a byte-level BPE tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     ends = [AddedToken(end, special=True, normalized=False) for end in ENDS]
-    options = {"special_tokens": ends, "initial_alphabet": alphabet, "show_progress": False}
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=330, **options))
+    tokenizer = byte_tokenizer(TEXTS, 330, special_tokens=ends)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ENDS[2], "bos_token": ENDS[1]}

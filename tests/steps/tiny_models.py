@@ -25,18 +25,22 @@ PROMPT = "<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>"
 SIZES = {"d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
 
 
-def write_tokenizer(folder: Path, texts: Iterable[str]) -> dict[str, int]:
-    """`tokenizer.json`: byte-level BPE with a few merges, and Whisper's special tokens; their ids."""
+def byte_tokenizer(texts: Iterable[str], size: int, **options):
+    """The tokenizers library's byte-level BPE with a few merges, so many tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        [f" {text}" for text in texts],
-        trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False),
-    )
+    options = {"initial_alphabet": alphabet, "show_progress": False, **options}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, **options))
+    return tokenizer
+
+
+def write_tokenizer(folder: Path, texts: Iterable[str]) -> dict[str, int]:
+    """`tokenizer.json`: byte-level BPE, and Whisper's special tokens; their ids."""
+    tokenizer = byte_tokenizer([f" {text}" for text in texts], 290)
     tokenizer.add_special_tokens([*SPECIAL, *TIMES])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

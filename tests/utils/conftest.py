@@ -16,11 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TOY = r"""#!/usr/bin/env bash
 # A toy: from nothing to a score.
 # It trains nothing.
+# shellcheck disable=SC2086  # no part of the help
 cd "$(dirname "$0")" && . "ROOT/path.sh"
 langs="en es"        # languages of the corpus
 systems="joint st"   # which systems to train
 jobs=2               # processes
 fast=false           # be quick
+mini=false           # in a folder of its own
 work=:               # what training runs
 . parse_options.sh
 

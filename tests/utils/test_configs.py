@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field, model_validator
 
 from utils.errors import UserError
-from utils.options import Config, check_config, load_config, override
+from utils.fingerprint import fingerprint, same
+from utils.options import Config, check_config, load_config, load_yaml, override
 
 
 class Adam(Config):
@@ -104,3 +105,61 @@ def test_a_file_that_is_no_config(tmp_path, content, sentence):
     with pytest.raises(UserError, match=f"a.yaml {sentence}") as caught:
         load_config(tmp_path / "a.yaml", Whole)
     assert "\n" not in str(caught.value)
+
+
+def write(folder, **files):
+    """`<name>.yaml` files in `folder`."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / "top.yaml"
+
+
+def test_a_file_lies_over_its_bases_key_by_key(tmp_path):
+    (tmp_path / "below").mkdir()
+    write(tmp_path / "below", deep="optimizer: {name: adam, lr: 0.5}\nsizes: [1, 2, 3]\n")
+    write(tmp_path, one="base: below/deep.yaml\ninner: {width: 1}\n", two="inner: {width: 2, height: 2}\n")
+    top = write(
+        tmp_path, top="base: [one.yaml, 'two.yaml']  # both\ninner: {height: 3}\nsizes: [4]\noptimizer: {lr: 1}\n"
+    )
+    assert load_yaml(top) == {
+        "optimizer": {"name": "adam", "lr": 1},
+        "sizes": [4],
+        "inner": {"width": 2, "height": 3},
+    }
+    write(tmp_path, top="base: one.yaml\noptimizer: {name: sgd}\n")  # another kind takes none of Adam's keys
+    assert load_yaml(top)["optimizer"] == {"name": "sgd"} and load_yaml(top)["inner"] == {"width": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"top": "base: a.yaml\n", "a": "base: top.yaml\n"},
+            r"is based on itself \(top\.yaml -> a\.yaml -> top\.yaml\)",
+        ),
+        ({"top": "base: no.yaml\n"}, r"top\.yaml is based on .*no\.yaml, which does not exist"),
+        ({"top": "base:\n  - a.yaml\n", "a": "x: 1\n"}, "write the base in one line"),
+        ({"top": "base:\n"}, "write the base in one line"),
+        ({"top": "base: [a.yaml,\n b.yaml]\n", "a": "x: 1\n", "b": "x: 1\n"}, "write the base in one line"),
+        ({"top": "base: a.yaml\n", "a": "- x\n"}, r"a\.yaml must hold 'key: value' lines"),
+    ],
+)
+def test_a_wrong_base_is_one_sentence(tmp_path, files, sentence):
+    top = write(tmp_path, **files)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_yaml(top)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_that_changed_has_changed_the_file(tmp_path):
+    write(tmp_path, deep="x: 1\n", one='base: "deep.yaml"\n', two="y: 1\n")
+    top = write(tmp_path, top="base: [one.yaml, two.yaml]\n")
+    before = fingerprint([str(top)])
+    assert {path.rsplit("/", 1)[1] for path in before} == {"top.yaml", "one.yaml", "two.yaml", "deep.yaml"}
+    for name in ("deep", "two"):
+        write(tmp_path, **{name: "x: 2\n"})
+        after = fingerprint([str(top)], before)
+        assert not same(before, after)
+        before = after
+    write(tmp_path, deep="base: top.yaml\n")  # in a ring each counts once
+    assert len(fingerprint([str(tmp_path)])) == 4

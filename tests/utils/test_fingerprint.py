@@ -28,6 +28,22 @@ def test_temporary_files_do_not_count(tmp_path):
     assert fingerprint([str(tmp_path)]) == before
 
 
+def test_links_to_nothing_do_not_count(tmp_path):
+    before = fingerprint([str(tmp_path)])
+    (tmp_path / "x").symlink_to(tmp_path / "gone")
+    assert fingerprint([str(tmp_path)]) == before
+
+
+def test_of_audio_the_head_is_read(tmp_path):
+    audio = tmp_path / "a.flac"
+    audio.write_bytes(b"fLaC" + bytes(5000))
+    before = fingerprint([str(tmp_path)])
+    audio.write_bytes(b"fLaC" + bytes(4999) + b"1")
+    assert same(before, fingerprint([str(tmp_path)]))
+    audio.write_bytes(b"OggS" + bytes(5000))
+    assert not same(before, fingerprint([str(tmp_path)]))
+
+
 def test_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("1")
     before = fingerprint([str(tmp_path)])

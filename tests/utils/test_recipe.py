@@ -19,7 +19,14 @@ def recipe(toy) -> Recipe:
 
 def test_reads_what_the_script_declares(recipe):
     assert recipe.doc == ["A toy: from nothing to a score.", "It trains nothing."]
-    assert recipe.options == {"langs": "en es", "systems": "joint st", "jobs": "2", "fast": "false", "work": ":"}
+    assert recipe.options == {
+        "langs": "en es",
+        "systems": "joint st",
+        "jobs": "2",
+        "fast": "false",
+        "mini": "false",
+        "work": ":",
+    }
     assert recipe.descriptions["langs"] == "languages of the corpus"
     assert recipe.stages == {0: "Download", 1: "Manifests", 5: "Training", 6: "Decoding", 9: "Export"}
 
@@ -141,8 +148,28 @@ stage 6 "Decoding" && one
     assert found == [3, 5, 6] and recipe.stages == {3: "Tokens", 5: "Training", 6: "Decoding"}
 
 
+def test_what_a_function_calls_is_made_where_it_is_called(tmp_path):
+    text = """. parse_options.sh
+train() { run train --out "exp/$1/averaged.pt" -- make; }
+train_all() {
+  for system in $1; do train "$system"; done
+}
+stage 5 "Training" && train_all "a b"
+stage 6 "Decoding" && run decode --out exp/hyp -- make
+"""
+    (tmp_path / "run.sh").write_text(text)
+    recipe = read_recipe(tmp_path / "run.sh")
+    assert [maker(recipe, path) for path in ("exp/a/averaged.pt", "exp/hyp")] == [5, 6]
+
+
 def test_maker_of_a_path_below_a_folder_that_was_given():
     script = ROOT / "egs/asterisk/st/run.sh"
     assert maker(read_recipe(script), "exp/joint/averaged.pt") == 5
     assert maker(read_recipe(script, {"exp": "exp/gpu"}), "exp/gpu/joint/averaged.pt") == 5
     assert maker(read_recipe(script, {"exp": "exp/gpu"}), "exp/joint/averaged.pt") is None
+
+
+def test_a_switch_needs_no_value(recipe):
+    assert read_arguments(recipe, ["--mini", "--jobs", "3"]) == {"mini": "true", "jobs": "3"}
+    assert read_arguments(recipe, ["--jobs=3", "--mini"]) == {"mini": "true", "jobs": "3"}
+    assert read_arguments(recipe, ["--mini", "false"])["mini"] == "false"

@@ -108,6 +108,21 @@ def test_logs_are_in_the_folder_of_the_option_exp(toy):
     assert ran(toy.run("--stop-stage", "0").stdout) == ["download"]  # each folder remembers what was done for it
 
 
+def test_each_thing_that_is_asked_for_has_a_folder_of_its_own(toy):
+    script = toy.folder / "run.sh"
+    text = script.read_text().replace("jobs=2 ", "corpus=/dev/null # a file\njobs=2 ")
+    text = text.replace(". parse_options.sh\n", '. parse_options.sh\nwork_in "en-$langs"\ncat "$corpus"\n')
+    script.write_text(text)
+    (toy.folder / "talks").write_text("a talk\n")
+    assert "a talk" in toy.run("--langs", "de", "--corpus", "talks").stdout
+    assert toy.read("en-de/exp/export") and (toy.folder / "downloads/a.wav").exists()
+    assert not (toy.folder / "exp").exists() and not (toy.folder / "data").exists()
+    assert ran(toy.run("--langs", "fr").stdout) == ALL
+    assert skipped(toy.run("--langs", "de").stdout) == ALL
+    assert ran(toy.run("--langs", "de", "--force").stdout) == ALL
+    assert not (toy.folder / "en-de/exp/log/.done/.again").exists()
+
+
 def test_a_link_to_the_script_elsewhere_fails(toy, tmp_path):
     script = toy.folder / "run.sh"
     relative = os.path.relpath(ROOT / "path.sh", toy.folder)
@@ -281,3 +296,15 @@ def test_progress_bars_do_not_flood_the_log(toy):
     log = toy.read("exp/log/train-joint.log")
     assert "90 %\ntrained\n" in log and "80 %" not in log and "\r" not in log
     assert "90 %\ntrained\n" in done.stdout and "\r" not in done.stdout
+
+
+def test_a_miniature_is_made_in_a_folder_of_its_own(toy):
+    (toy.folder / "conf").mkdir()
+    done = toy.run("--mini")
+    assert done.returncode == 0, done.stderr
+    assert (toy.folder / "mini/exp/hyp").exists() and not (toy.folder / "exp").exists()
+    assert (toy.folder / "mini/conf").resolve() == (toy.folder / "conf").resolve()
+    toy.run()
+    assert (toy.folder / "exp/hyp").exists()
+    failed = toy.run("--mini", "--work", "false", "--stage", "5", "--stop-stage", "5")
+    assert failed.returncode != 0 and "--mini" in failed.stderr.partition("to resume: ")[2]

@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,19 +78,11 @@ def cuts(cut_rows, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepare_lang(monkeypatch, capsys):
-    """Runs the command line in this process: (arguments) -> (exit status, stdout, stderr)."""
+def prepare_lang(program):
+    """Runs `steps.lang.prepare`: (arguments ...) -> (exit status, stdout, stderr)."""
     from steps.lang import prepare
-    from utils.errors import run
 
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            run(prepare.main)
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
+    return partial(program, prepare)
 
 
 @pytest.fixture

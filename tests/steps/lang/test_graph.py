@@ -12,6 +12,7 @@ from steps.lang.prepare import prepare
 from steps.lang.tables import read_table, read_tokens
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.ngram import main as ngram
+from steps.search_files import LOADERS
 from tests.steps.lang.conftest import SENTENCES
 from utils.errors import UserError
 from utils.files import read_json
@@ -155,3 +156,19 @@ def test_a_file_that_is_no_graph(tmp_path):
     (tmp_path / "HLG.pt").write_bytes(b"half")
     with pytest.raises(UserError, match=r"HLG\.pt is no graph of k2 .*: make it again \(stage 4\)"):
         load_graph(tmp_path)
+
+
+@pytest.mark.k2
+def test_g_alone(world, tmp_path):
+    """The same G as beside the other graphs, over all of the model's words; lattices are rescored with the folder."""
+    assert main(options(world, tmp_path / "all")) == 0
+    assert main(options(world, tmp_path / "g", "--only-g")) == 0
+    assert {path.name for path in (tmp_path / "g").iterdir()} == {"words.txt", "G.pt", "graph.json"}
+    assert read_table(tmp_path / "g/words.txt") == read_table(tmp_path / "all/words.txt")
+    one, other = (load_graph(tmp_path / name, "G") for name in ("g", "all"))
+    assert torch.equal(one.arcs.values(), other.arcs.values()) and torch.equal(one.scores, other.scores)
+    words = read_table(tmp_path / "all/words.txt")
+    g, backoffs = LOADERS["rescore_graph"](str(tmp_path / "g"), None, torch.device("cpu")).over(words)
+    assert backoffs == 1 and g.num_arcs > one.num_arcs  # loops without a word
+    with pytest.raises(UserError, match="--only-g needs --lm"):
+        main(["--lang", str(world / "char"), "--lexicon", "x", "--only-g", "--out", str(tmp_path / "x")])

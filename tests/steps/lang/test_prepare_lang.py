@@ -183,3 +183,17 @@ def test_plain_text_in_the_language_of_its_name(sentences, cuts, prepare_lang, t
     (tmp_path / "blank.en").write_text(" \n")
     status, _, error = prepare_lang("--text", tmp_path / "blank.en", "--out", tmp_path / "nothing")
     assert status == 1 and "blank.en holds no text" in error
+
+
+def test_a_large_text_gives_a_sample_for_tokens_and_all_its_words(sentences, prepare_lang, tmp_path):
+    (tmp_path / "all.fr").write_text("".join(f"{line}\n" for line in sentences["fr"] * 50))
+    (tmp_path / "one.en").write_text("the walrus\n")
+    text = ("--text", tmp_path / "all.fr", tmp_path / "one.en", "--tags", "--type", "bpe", "--vocab-size", 45)
+    status, out, _ = prepare_lang(*text, "--sample", 20, "--out", tmp_path / "sample")
+    lines_there = 50 * len(sentences["fr"]) + 1
+    assert status == 0 and f"one.en (20 of {lines_there} lines drawn): 20 utterances" in out
+    assert prepare_lang(*text, "--sample", 20, "--out", tmp_path / "again")[0] == 0
+    assert files(tmp_path / "sample") == files(tmp_path / "again")
+    assert prepare_lang(*text, "--out", tmp_path / "whole")[0] == 0
+    assert files(tmp_path / "sample")["words.txt"] == files(tmp_path / "whole")["words.txt"]
+    assert Tokenizer.load(tmp_path / "sample").languages == ["en", "fr"]

@@ -42,17 +42,22 @@ def walk(arcs, labels: list[int], backoff: int) -> float:
     return total
 
 
+def check_scores(arcs, model):
+    """Sentences score in the arcs as in the model."""
+    ids, places = encode(OTHER, model.ids)
+    scores = np.add.reduceat(model.score(ids, places).log_prob, np.flatnonzero(places == 0))
+    for sentence, expected in zip(OTHER, scores, strict=True):
+        found = walk(arcs, [TABLE.index(word) for word in sentence], TABLE.index(BACKOFF))
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("threshold", [0, 1e-3])
 def test_a_sentence_scores_as_in_the_model(order, threshold):
     model = prune(make(order), threshold) if threshold else make(order)
     arcs, missing = grammar(model, TABLE)
     assert missing == ["<unk>"]
-    ids, places = encode(OTHER, model.ids)
-    scores = np.add.reduceat(model.score(ids, places).log_prob, np.flatnonzero(places == 0))
-    for sentence, expected in zip(OTHER, scores, strict=True):
-        found = walk(arcs, [TABLE.index(word) for word in sentence], TABLE.index(BACKOFF))
-        assert found == pytest.approx(expected, abs=1e-9)
+    check_scores(arcs, model)
 
 
 def test_weights_of_contexts_that_nothing_follows_are_kept():
@@ -60,12 +65,7 @@ def test_weights_of_contexts_that_nothing_follows_are_kept():
     model = make(3)
     model = model.keep([np.ones(n, dtype=bool) if k != 2 else np.arange(n) % 3 > 0 for k, n in enumerate(model.counts)])
     model.orders[1].backoff -= 0.25
-    arcs, _ = grammar(model, TABLE)
-    ids, places = encode(OTHER, model.ids)
-    scores = np.add.reduceat(model.score(ids, places).log_prob, np.flatnonzero(places == 0))
-    for sentence, expected in zip(OTHER, scores, strict=True):
-        found = walk(arcs, [TABLE.index(word) for word in sentence], TABLE.index(BACKOFF))
-        assert found == pytest.approx(expected, abs=1e-9)
+    check_scores(grammar(model, TABLE)[0], model)
 
 
 @pytest.mark.k2

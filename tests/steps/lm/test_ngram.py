@@ -131,6 +131,26 @@ def test_unknown_words_are_counted_and_told_apart():
     assert perplexity(closed, text) == {**found, "perplexity_with_oov": None, "word_perplexity": None}
 
 
+def test_a_text_is_read_in_blocks(monkeypatch):
+    whole = perplexity(make(3), OTHER)
+    monkeypatch.setattr("steps.lm.perplexity.BLOCK", 7)
+    assert perplexity(make(3), OTHER) == {**whole, "log_prob": pytest.approx(whole["log_prob"], abs=1e-3)}
+
+
+def test_what_does_not_fit_into_memory_is_not_begun(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text").write_text("the cat sees\n" * 100)
+    options = ["train", "--text", str(tmp_path / "text"), "--backend", "numpy", "--out", str(tmp_path / "lm")]
+    monkeypatch.setattr("steps.lm.ngram.memory_gb", lambda: 1e-5)
+    with pytest.raises(
+        UserError, match=r"^Counting 3-grams of 100 sentences \(300 words\) takes .* install KenLM, whose"
+    ):
+        main(options)
+    assert not (tmp_path / "lm").exists()
+    monkeypatch.setattr("steps.lm.ngram.memory_gb", lambda: 2e-4)
+    assert main(options) == 0
+    assert "counting 3-grams of 500 words and ends: up to 0.0 GiB" in capsys.readouterr().err
+
+
 def test_a_given_vocabulary():
     words = vocabulary([], ["cat", "dog", "walrus", "<unk>", "</s>"])
     model = make(2, words=words)
@@ -193,7 +213,8 @@ def test_weights_are_the_likelihoods_maximum():
 
 
 @pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz"])
-def test_a_file_holds_the_model(tmp_path, name):
+def test_a_file_holds_the_model(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("steps.lm.arpa.WRITTEN", 50)
     model = make(3)
     write_arpa(tmp_path / name, model)
     again = read_arpa(tmp_path / name)

@@ -10,6 +10,7 @@ from steps.nets.heads import build_head, head_config
 from steps.nets.icefall import load_icefall, save_icefall
 from steps.nets.model import Model, ModelConfig
 from steps.prepare.dataset import Targets
+from tests.steps.nets.test_icefall import fill
 from tests.steps.tiny_models import ZIPFORMER
 from utils.errors import UserError
 from utils.options import check_config
@@ -153,14 +154,6 @@ def icefall_names() -> set[str]:
     parts = ["output_layer", *(f"layers.{layer}.{part}" for layer in range(2) for part in LAYER)]
     names = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")} | {"embed.weight"}
     return {f"attention_decoder.decoder.{name}" for name in names}
-
-
-def fill(state: dict[str, torch.Tensor]) -> None:
-    """Parameters that need no random numbers: sines of their index."""
-    for key, value in state.items():
-        index = torch.arange(1, value.numel() + 1, dtype=torch.float64)
-        size = 0.5 if value.ndim < 2 else (4.0 / value[0].numel()) ** 0.5
-        value.copy_(size * torch.sin(index * (1 + 0.01 * len(key))).view(value.shape))
 
 
 def test_losses_are_icefalls(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from operator import itemgetter
 
 import pytest
 import torch
@@ -13,21 +13,13 @@ from steps.nets.heads import CtcHead, Head, TransducerHead, build_head, head_con
 from steps.nets.joiner import Joiner
 from steps.objectives import backend as backends
 from steps.objectives.consistency import consistency_loss
+from steps.prepare.dataset import Targets
 from utils.errors import UserError
 
 DIM, VOCAB = 12, 9
 CTC = {"name": "ctc", "lang": "data/lang"}
 TRANSDUCER = {"name": "transducer", "lang": "data/lang", "decoder_dim": 16, "joiner_dim": 16, "warm_step": 10}
 BOTH = pytest.mark.parametrize("values", [CTC, TRANSDUCER], ids=["ctc", "transducer"])
-
-
-@dataclass
-class Targets:
-    tokens: Tensor
-    lens: Tensor
-    present: Tensor
-    prompts: Tensor
-    views: int = 1
 
 
 def make_head(values: dict, **more) -> Head:
@@ -58,7 +50,7 @@ def test_utterances_without_a_target_count_nothing(values: dict) -> None:
     (grad,) = torch.autograd.grad(sum(losses.values()), encoder_out)
     assert (grad[[1, 3]] == 0).all() and (grad[[0, 2]].abs().sum((1, 2)) > 0).all()
     rows = torch.tensor([0, 2])
-    alone = Targets(targets.tokens[rows], targets.lens[rows], targets.present[rows], targets.prompts[rows])
+    alone = targets.map(itemgetter(rows))
     for name, loss in head(encoder_out[rows], lens[rows], alone, 100).items():
         torch.testing.assert_close(loss, losses[name])
 
@@ -82,12 +74,7 @@ def test_losses_are_sums_over_utterances_in_float32(values: dict) -> None:
     head = make_head(values).eval()
     encoder_out, lens, targets = random_batch([True, True, True])
     whole = head(encoder_out, lens, targets)
-    parts = [
-        head(
-            encoder_out[i : i + 1], lens[i : i + 1], Targets(*(t[i : i + 1] for t in list(vars(targets).values())[:4]))
-        )
-        for i in range(3)
-    ]
+    parts = [head(encoder_out[i : i + 1], lens[i : i + 1], targets.map(itemgetter(slice(i, i + 1)))) for i in range(3)]
     for name, loss in whole.items():
         torch.testing.assert_close(loss, sum(part[name] for part in parts))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -113,7 +100,7 @@ def test_two_views_are_compared_in_training_alone() -> None:
     one, lens, targets = random_batch([True, False, True])
     other, _, _ = random_batch([True, False, True])
     both = torch.cat((one, other + 0.5 * torch.randn_like(other))).requires_grad_()
-    twice = Targets(*(torch.cat((tensor, tensor)) for tensor in list(vars(targets).values())[:4]), views=2)
+    twice = targets.repeated(2)
     half, whole, more = (head(both, lens.repeat(2), twice, step)["consistency"] for step in (5, 10, 99))
     assert whole > 0 and torch.isclose(2 * half, whole) and torch.equal(whole, more)
     rows = torch.tensor([0, 2, 3, 5])

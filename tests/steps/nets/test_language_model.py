@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from steps.nets import language_model
 from steps.nets.language_model import LanguageModel, NeuralLmConfig, State, build_language_model
+from tests.steps.search.test_fusion import scored
 from utils.devices import autocast
 
 VOCAB = 9
@@ -110,15 +111,7 @@ def test_no_rows_are_no_rows(model):
 @pytest.mark.parametrize("at_a_time", [1, 60, 1 << 24])
 def test_a_texts_score_is_the_sum_of_its_tokens_and_its_end(model, monkeypatch, at_a_time):
     monkeypatch.setattr(language_model, "SCORED", at_a_time)
-    expected = []
-    for text in TEXTS:
-        log_probs, state = model.begin(1)
-        total = 0.0
-        for token in text:
-            total += float(log_probs[0, token])
-            log_probs, state = model.extend(torch.tensor([token]), state)
-        expected.append(total + float(log_probs[0, model.end_id]))
-    assert model.score(TEXTS).tolist() == pytest.approx(expected, abs=1e-4)
+    assert model.score(TEXTS).tolist() == pytest.approx([scored(model, text) for text in TEXTS], abs=1e-4)
     assert model.score([]).shape == (0,)
 
 

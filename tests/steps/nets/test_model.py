@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steps.nets.model import Model, ModelConfig
 from steps.nets.pretrained_parts import parameter_counts
+from steps.prepare.dataset import Targets
 from utils.errors import UserError
 from utils.options import check_config
 
@@ -35,14 +36,6 @@ HEADS = {
     },
 }
 SIZES = {"ctc": 7, "en": 11}
-
-
-@dataclass
-class Targets:
-    tokens: Tensor
-    lens: Tensor
-    present: Tensor
-    prompts: Tensor
 
 
 @dataclass

@@ -10,6 +10,8 @@ import soundfile
 import torch
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
+from utils.files import read_jsonl, write_jsonl
+
 torch.set_num_threads(1)
 
 
@@ -67,3 +69,22 @@ def prepared(tmp_path_factory) -> Path:
     options = ["--manifests", str(corpus.manifests), "--out", str(root / "data"), "--splits", "train", "dev"]
     assert main([*options, "--chunk-size", "10", "speed_perturb=[0.9, 1.1]"]) == 0
     return root / "data"
+
+
+def edit(path: Path, change) -> None:
+    """Rewrite a JSON-lines file: `change` takes the list of its rows, and changes it or returns another."""
+    rows = list(read_jsonl(path))
+    write_jsonl(path, change(rows) or rows)
+
+
+@pytest.fixture
+def validate(capsys):
+    """Runs the checks in this process: (arguments) -> (exit status, lines of stderr, stdout)."""
+    from steps.prepare.validate import main
+
+    def call(*arguments) -> tuple[int, list[str], str]:
+        status = main([*map(str, arguments), "--jobs", "1"])
+        captured = capsys.readouterr()
+        return status, captured.err.splitlines(), captured.out
+
+    return call

@@ -17,7 +17,7 @@ from steps.prepare.cuts import Cuts
 from steps.prepare.dataset import DataConfig, make_loader
 from steps.prepare.encoder_features import encoder_extractor
 from steps.prepare.features import main
-from steps.prepare.validate import cut_samples
+from steps.prepare.usable import cut_samples
 from tests.steps.tiny_models import make_speech_model
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError

@@ -96,3 +96,11 @@ def test_a_million_utterances_are_planned_quickly():
     batches = plan.batches(4)
     assert sum(map(len, batches)) == 1_000_000
     assert time.perf_counter() - started < 10
+
+
+def test_single_utterances_are_shared_by_ranks_that_they_do_not_divide_by():
+    training = [BatchPlan([3.0, 1.0, 2.0, 5.0, 4.0], 1.5, rank=r, world_size=3).batches(0) for r in range(3)]
+    assert [len(batches) for batches in training] == [2, 2, 2]
+    assert sorted(i for batches in training for [i] in batches) == [0, 1, 1, 2, 3, 4]  # the shortest once more
+    plans = [BatchPlan([3.0, 1.0, 2.0, 5.0, 4.0], 1.5, rank=r, world_size=3, shuffle=False) for r in range(3)]
+    assert sorted(i for plan in plans for [i] in plan.batches(0)) == [0, 1, 2, 3, 4]

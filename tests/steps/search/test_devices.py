@@ -9,6 +9,7 @@ from steps.nets.decoder import Decoder
 from steps.nets.joiner import Joiner
 from steps.search import ctc, transducer
 from steps.search.beams import Trace
+from steps.search.transducer import InternalLm
 
 META = torch.device("meta")  # tensors without values: to mix it with the CPU or to read from it is an error
 
@@ -28,18 +29,29 @@ def test_prefix_beam_stays_on_the_device():
     assert state.ended().shape == (3, 4)
 
 
-@torch.inference_mode()
-def test_modified_beam_stays_on_the_device(modules):
-    decoder, joiner = modules
-    trace, state = Trace(), transducer._start(transducer.Predictor(decoder, joiner), 5, 4, META, ())
+def modified_beam(decoder, joiner, scorers=()):
+    """The state after three steps of five utterances, of which one ends at each, and the last step's trace."""
+    trace, state = Trace(), transducer._start(transducer.Predictor(decoder, joiner), 5, 4, META, scorers)
     for t in range(3):
         state = state.head(5 - t)
         encoder_out = torch.empty(5 - t, 4, 8, device=META)
         state = transducer._step(
             state, transducer.symbol_log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace
         )
+    return state, trace
+
+
+@torch.inference_mode()
+def test_modified_beam_stays_on_the_device(modules):
+    state, trace = modified_beam(*modules)
     assert {x.device for x in (state.scores, state.context, state.decoder_out, *trace.steps[-1])} == {META}
     assert state.decoder_out.shape == (3, 4, 8)
+
+
+@torch.inference_mode()
+def test_fusion_stays_on_the_device(modules):
+    state, _ = modified_beam(*modules, [(InternalLm(*modules), -0.2)])
+    assert state.fused.scores.device == META and state.fused.scores.shape == (3, 4, 20)
 
 
 @torch.inference_mode()

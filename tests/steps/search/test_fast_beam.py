@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -13,22 +12,12 @@ import torch
 from steps.search.fast_beam import transducer_fast_beam, transducer_fast_beam_nbest, with_end
 from steps.search.lattice import DecodingGraph
 from steps.search.transducer import modified_beam_search
-from tests.steps.search.test_transducer_search import log_probs_after, random_model, spoken
+from tests.steps.search.test_transducer_search import all_paths, log_probs_after, random_model, spoken
 from tests.steps.search.tiny_graphs import TOKENS, graphs, sentence_scores, sentence_tokens
 
 pytestmark = pytest.mark.k2
 
 WIDE = {"search_beam": 1000.0, "max_states": 10000, "max_contexts": 10000}
-
-
-def all_paths(decoder, joiner, frames, **options) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Every path with one symbol a frame, and its log probability."""
-    for path in itertools.product(range(3), repeat=len(frames)):
-        score, tokens = 0.0, ()
-        for frame, symbol in zip(frames, path, strict=True):
-            score += log_probs_after(decoder, joiner, frame, tokens, **options)[symbol]
-            tokens += (symbol,) if symbol else ()
-        yield path, score
 
 
 @pytest.mark.parametrize("seed", range(6))

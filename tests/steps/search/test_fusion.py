@@ -12,10 +12,6 @@ import torch
 from steps.lm.combination import prune
 from steps.lm.kneser_ney import estimate, vocabulary
 from steps.lm.token_ngram import NgramScorer
-from steps.nets.decoder import Decoder
-from steps.nets.joiner import Joiner
-from steps.search import transducer
-from steps.search.beams import Trace
 from steps.search.ctc import ctc_prefix_beam
 from steps.search.fusion import FLOOR, Fused
 from steps.search.hotwords import Hotwords
@@ -194,22 +190,6 @@ def test_a_bonus_is_given_on_the_way():
     assert log_probs[0].tolist() == [0, 0, 0, pytest.approx(1.5), 2.0, 0, 0]
     log_probs, _ = hotwords().extend(torch.tensor([3]), state)
     assert float(log_probs[0, 6]) == pytest.approx(-1.5)  # no phrase goes on with it: taken back
-
-
-@torch.inference_mode()
-def test_fusion_stays_on_the_device():
-    """On a device without values nothing can be looked at, and nothing of the CPU's mixed in."""
-    meta = torch.device("meta")
-    decoder, joiner = Decoder(20, 8).to(meta).eval(), Joiner(6, 8, 8, 20).to(meta).eval()
-    scorers = [(InternalLm(decoder, joiner), -0.2)]
-    trace, state = Trace(), transducer._start(transducer.Predictor(decoder, joiner), 5, 4, meta, scorers)
-    for t in range(3):
-        state = state.head(5 - t)
-        encoder_out = torch.empty(5 - t, 4, 8, device=meta)
-        state = transducer._step(
-            state, transducer.symbol_log_probs(joiner, encoder_out, state.decoder_out, 0, 0.5), trace
-        )
-    assert state.fused.scores.device == meta and state.fused.scores.shape == (3, 4, 20)
 
 
 @pytest.mark.skipif(torch.__version__ < "2", reason="torch 1.13 has no searchsorted on the meta device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -61,14 +62,21 @@ def log_probs_after(decoder, joiner, frame, tokens, blank_penalty=0.0, temperatu
     return (logits / temperature).log_softmax(-1).tolist()
 
 
-def all_sequences(decoder, joiner, frames, **options) -> dict[tuple[int, ...], float]:
-    """Tokens -> log of the summed probability of all paths with one symbol per frame."""
-    totals: dict[tuple[int, ...], float] = {}
+def all_paths(decoder, joiner, frames, **options) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Every path with one symbol a frame, and its log probability."""
     for path in itertools.product(range(3), repeat=len(frames)):
         score, tokens = 0.0, ()
         for frame, symbol in zip(frames, path, strict=True):
             score += log_probs_after(decoder, joiner, frame, tokens, **options)[symbol]
             tokens += (symbol,) if symbol else ()
+        yield path, score
+
+
+def all_sequences(decoder, joiner, frames, **options) -> dict[tuple[int, ...], float]:
+    """Tokens -> log of the summed probability of all paths with one symbol per frame."""
+    totals: dict[tuple[int, ...], float] = {}
+    for path, score in all_paths(decoder, joiner, frames, **options):
+        tokens = tuple(symbol for symbol in path if symbol)
         totals[tokens] = totals.get(tokens, 0.0) + math.exp(score)
     return {tokens: math.log(p) for tokens, p in totals.items()}
 

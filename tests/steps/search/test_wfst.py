@@ -7,23 +7,19 @@ import torch
 
 from steps.lang.arcs import Arcs
 from steps.lang.hlg import compose_hlg
-from steps.lang.lexicon import disambiguated, lexicon_graph
+from steps.lang.lexicon import lexicon_graph
 from steps.lang.openfst import compose_fsts
 from steps.lang.tables import word_table
-from steps.lm.grammar import grammar
-from steps.lm.kneser_ney import vocabulary
 from steps.search.hypothesis import NO_PATH, Hypothesis
 from steps.search.lattice import DecodingGraph
 from steps.search.nbest import ctc_graph
 from steps.search.wfst import WordFst, ctc_wfst
 from tests.steps.search.tiny_graphs import (
-    ENTRIES,
-    TEXT,
     TOKENS,
     acoustic_scores,
     graphs,
     heard,
-    language_model,
+    parts,
     sentence_scores,
     sentence_tokens,
 )
@@ -34,12 +30,8 @@ LENS = [3, 5, 1, 0]
 
 def word_fst(order: int, modified: bool = False):
     """HLG of OpenFst over an n-gram model of this order, and the arcs of its G."""
-    words = word_table(vocabulary(TEXT))
-    spelled, highest = disambiguated(ENTRIES)
-    table = [*TOKENS, *(f"#{i}" for i in range(highest + 1))]
-    g, _ = grammar(language_model(order), words)
-    lexicon = lexicon_graph(spelled, table, words, loops=True)
-    _, hlg = compose_fsts(lexicon, g, len(TOKENS), highest + 1, modified)
+    lexicon, g, words, marks = parts(order)
+    _, hlg = compose_fsts(lexicon, g, len(TOKENS), marks, modified)
     return WordFst(hlg, words), g
 
 

@@ -28,19 +28,19 @@ def language_model(order: int):
     return estimate(TEXT, order, vocabulary(TEXT)).model
 
 
-def graphs(order: int):
-    """LG, the arcs of its G, and the words, over an n-gram model of this order."""
+def parts(order: int):
+    """The arcs of L and of G, the words, and how many `#` there are, over an n-gram model of this order."""
     words = word_table(vocabulary(TEXT))
     spelled, highest = disambiguated(ENTRIES)
     table = [*TOKENS, *(f"#{i}" for i in range(highest + 1))]
     g, _ = grammar(language_model(order), words)
-    lg = compose_lg(
-        lexicon_graph(spelled, table, words, loops=True).to_k2(),
-        g.to_k2(acceptor=True),
-        len(TOKENS),
-        words.index(BACKOFF),
-    )
-    return lg, g, words
+    return lexicon_graph(spelled, table, words, loops=True), g, words, highest + 1
+
+
+def graphs(order: int):
+    """LG, the arcs of its G, and the words, over an n-gram model of this order."""
+    lexicon, g, words, _ = parts(order)
+    return compose_lg(lexicon.to_k2(), g.to_k2(acceptor=True), len(TOKENS), words.index(BACKOFF)), g, words
 
 
 def decoding_graph(order: int) -> DecodingGraph:

@@ -13,7 +13,6 @@ import yaml
 from steps.lang.prepare import main as prepare_lang
 from steps.lm.neural import open_language_model
 from steps.model_folder import load_model
-from steps.train import main
 from tests.steps.lm.ngram_text import sentences
 from tests.steps.parallel import write_supervisions
 from tests.steps.training.interrupt import stopping_at
@@ -58,14 +57,9 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def train(root, monkeypatch):
+def train(root, train_conf):
     """Runs the command line: (model, folder, overrides ...) -> status."""
-
-    def call(name, out, *overrides) -> int:
-        monkeypatch.setattr("sys.argv", ["steps.train", str(root / f"{name}.yaml"), "--out", str(out), *overrides])
-        return main()
-
-    return call
+    return lambda name, *more: train_conf(root / f"{name}.yaml", *more)
 
 
 def unigram_cost(root: Path, tokenizer) -> float:

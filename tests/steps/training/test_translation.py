@@ -11,7 +11,6 @@ from transformers import AutoModelForSeq2SeqLM
 from steps.lang.tokenizer import Tokenizer
 from steps.lm.export_adapter import main as export_adapter
 from steps.search.translation import SearchOptions
-from steps.train import main
 from steps.translator import TextTranslator
 from steps.translator_folder import load_translator
 from tests.steps.parallel import EN, settings, write_rows, write_supervisions
@@ -36,14 +35,9 @@ def conf(tmp_path_factory):
 
 
 @pytest.fixture
-def train(conf, monkeypatch):
+def train(conf, train_conf):
     """Runs the command line: (folder, overrides ...) -> status."""
-
-    def call(out, *overrides, config=conf) -> int:
-        monkeypatch.setattr("sys.argv", ["steps.train", str(config), "--out", str(out), *overrides])
-        return main()
-
-    return call
+    return lambda *more, config=conf: train_conf(config, *more)
 
 
 def test_the_folder_tells_what_was_trained_and_on_what(train, tmp_path, capsys):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from steps.training.config import LoopConfig
 from steps.training.nonfinite import NonFinite
 from steps.training.signals import StopSignal
+from steps.training.step_size import StepSize
 from steps.training.trainer import Trainer
 from utils.distributed import World, join_world
 
@@ -53,7 +54,8 @@ class ToyBatches:
 
     unit, limit = "seconds", "data.max_duration"
 
-    def __init__(self, batches: list[ToyBatch], world: World | None = None) -> None:
+    def __init__(self, batches: list[ToyBatch], world: World | None = None, accumulate: int = 1) -> None:
+        self.step = StepSize(max(map(len, batches)), accumulate, world.size if world else 1)
         self.batches, self.world = batches, world or World()
         self.most_valid: int | None = None  # batches of this process's share that are validated on
 
@@ -93,7 +95,7 @@ def make_trainer(batches: list[ToyBatch], folder: Path, world: World | None = No
     config = LoopConfig.model_validate({"schedule": {"name": "constant"}, "epochs": 1, **options})
     world = world or World()
     nonfinite = NonFinite(folder / f"nonfinite{world.rank}.jsonl", config.max_nonfinite)
-    source = ToyBatches(batches, world)
+    source = ToyBatches(batches, world, config.accumulate)
     return Trainer(ToyModel(), source, config, "float32", CPU, world, nonfinite, StopSignal())
 
 

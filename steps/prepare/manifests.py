@@ -1,0 +1,78 @@
+"""Lhotse manifests of a split: read with an error that names the line, recordings and what is said in them together."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from lhotse import Recording, SupervisionSegment
+
+from steps.prepare.usable import Fault
+from utils.errors import UserError
+from utils.files import read_jsonl, require
+
+MADE_BY = "stage 1 (manifests)"
+
+
+NUMBERS = {Recording: ("sampling_rate", "num_samples", "duration"), SupervisionSegment: ("start", "duration")}
+
+
+def manifest_paths(folder: Path, split: str) -> tuple[Path, Path]:
+    """Where a split's recordings and supervisions are; `UserError` where one is missing."""
+    names = (f"{split}_recordings.jsonl.gz", f"{split}_supervisions.jsonl.gz")
+    return require(folder / names[0], MADE_BY), require(folder / names[1], MADE_BY)
+
+
+def read_manifests(folder: Path, split: str) -> tuple[list[tuple[dict, list[dict]]], list[dict]]:
+    """([(recording, its supervisions)], quarantine rows for supervisions without a recording or with a used id)."""
+    recordings_path, supervisions_path = manifest_paths(folder, split)
+    work = {row["id"]: (row, []) for row in typed_rows(recordings_path, Recording)}
+    bad, seen = [], set()
+    for row in typed_rows(supervisions_path, SupervisionSegment):
+        if fault := link_fault(row, seen, work):
+            bad.append({"id": row["id"], "reason": fault[0], "detail": fault[1]})
+        else:
+            work[row["recording_id"]][1].append(row)
+        seen.add(row["id"])
+    with_text = [item for item in work.values() if item[1]]
+    spoken = {recording["id"] for recording, _ in with_text}
+    bad += [{"id": i, "reason": "no text", "detail": "no supervision"} for i in work if i not in spoken]
+    if not with_text:
+        raise UserError(f"{supervisions_path} has no utterance that has a recording: run {MADE_BY} again.")
+    return with_text, bad
+
+
+def link_fault(row: dict, seen: Container[str], recordings: Container[str]) -> Fault | None:
+    """What is wrong with a supervision's ids, given those before it and those of the recordings."""
+    if row["id"] in seen:
+        return "duplicate id", "an earlier supervision has it"
+    if row["recording_id"] not in recordings:
+        return "missing file", f"there is no recording {row['recording_id']}"
+    return None
+
+
+def typed_rows(path: Path, kind: type) -> Iterator[dict]:
+    """The rows of a manifest, each checked to be a Lhotse object; `UserError` with the line number otherwise."""
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            kind.from_dict(marshal.loads(marshal.dumps(row)))  # from_dict empties what it is given
+            if not isinstance(row["id"], str):
+                raise TypeError("'id' is not a string")
+            _check_values(row, NUMBERS[kind])
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"{path}, entry {number}: not a Lhotse {kind.__name__} ({found}): run the stage that makes it again."
+            ) from None
+        yield row
+
+
+def _check_values(row: dict, numbers: tuple[str, ...]) -> None:
+    """`TypeError` for a number, a text or a translation that is something else, which Lhotse takes as it is."""
+    for name in numbers:
+        if not isinstance(row[name], int | float):
+            raise TypeError(f"'{name}' is not a number")
+    for text in (row.get("text"), *((row.get("custom") or {}).get("translation") or {}).values()):
+        if text is not None and not isinstance(text, str):
+            raise TypeError("a text is not a string")
