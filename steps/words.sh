@@ -9,7 +9,7 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "${processes:-}" "${preset:-}") -m steps.train"
 texts=data/manifests/train_supervisions.jsonl.gz
-data=data               # where the cuts are: `of_whisper` has others
+data=data               # where the cuts are: `of` has others
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 corpus=${corpus:-} miniature=""
 place=${corpus:-downloads}
@@ -60,28 +60,28 @@ manifests() {
 # pretrained <name> <hub name or folder>: a model that others trained, downloads/<name>
 pretrained() { run "$1" --out "downloads/$1" -- python -m steps.pretrained.fetch "$2" --out "downloads/$1"; }
 
-# of_whisper <word> ...: features, train or decode with the features of conf/whisper-features.yaml, in data/whisper
-of_whisper() {
-  local data=data/whisper cuts
-  cuts=$(printf 'data/whisper/%s/cuts.jsonl.gz ' $splits)
-  "$@"
+# of <kind> <word> ...: features, train or decode with the features of conf/<kind>-features.yaml, in data/<kind>
+of() {
+  local data=data/$1 cuts
+  cuts=$(printf "$data/%s/cuts.jsonl.gz " $splits)
+  "${@:2}"
 }
 
-# features [overrides]: checked cuts with features of train, held-out and scored splits
+# features [further inputs] [overrides]: checked cuts with features of train, held-out and scored splits
 features() {
   local kind=features used made
   [ "$data" = data ] || kind=${data#data/}-features
   used=$(printf '%s\n' train $held_out $splits | awk '!seen[$0]++')
   made=$(printf "$data/%s/cuts.jsonl.gz " $used)
-  run "$kind" --in "data/manifests $conf/$kind.yaml" --out "$made" -- \
+  run "$kind" --in "data/manifests $conf/$kind.yaml ${1:-}" --out "$made" -- \
     python -m steps.prepare.features --manifests data/manifests --out "$data" --config "$conf/$kind.yaml" --jobs "$jobs" \
-    --splits $used "$@"
+    --splits $used "${@:2}"
   run "validate-$kind" --in "$made" -- python -m steps.prepare.validate --cuts $made --jobs "$jobs"
 }
 
 # tokens <name> [options]: a token set of the training texts, data/lang_<name>
 tokens() {
-  run "lang-$1" --in "$texts" --out "data/lang_$1/tokens.txt" -- \
+  run "lang-$1" --in "$texts $(ls "downloads/$1/tokenizer.json" 2>/dev/null || true)" --out "data/lang_$1/tokens.txt" -- \
     python -m steps.lang.prepare --cuts "$texts" --out "data/lang_$1" "${@:2}"
   run "validate-lang_$1" --in "data/lang_$1" -- python -m steps.prepare.validate --lang "data/lang_$1"
 }
@@ -112,21 +112,23 @@ train() {
     "data.valid=$data/${held_out%% *}/cuts.jsonl.gz" "${@:3}"
 }
 
-# decode <system> <searches.yaml ...>: every search, with the values that are best on the first held-out split
+# decode <system> <searches.yaml ...> [options]: every search, with the values that are best on the first held-out split
 decode() {
   local models
   models=$(ls -d data/lm data/graph_* conf/*.txt 2>/dev/null || true) # what searches may name
   run "tune-$1" --in "$exp/$1/averaged.pt $data/${held_out%% *} $2 $models" --out "$exp/$1/searches.yaml" -- \
     python -m steps.tune --model "$exp/$1" --cuts "$data/${held_out%% *}/cuts.jsonl.gz" --searches $2 \
-    --out "$exp/$1/searches.yaml"
+    --out "$exp/$1/searches.yaml" "${@:3}"
   run "decode-$1" --in "$exp/$1/averaged.pt $cuts $exp/$1/searches.yaml $models" --out "$exp/$1/decode" -- \
-    python -m steps.decode --model "$exp/$1" --cuts $cuts --searches "$exp/$1/searches.yaml" --out "$exp/$1/decode"
+    python -m steps.decode --model "$exp/$1" --cuts $cuts --searches "$exp/$1/searches.yaml" --out "$exp/$1/decode" \
+    "${@:3}"
 }
 
-# translate <system> <translator> <outputs> <split> <search>: a cascade, exp/<system>/decode/<split>.<search>
+# translate <system> <translator> <outputs> <split> <search> [options]: a cascade, exp/<system>/decode/<split>.<search>; its name
+# in the tables is the system's, or the variable `row`
 translate() {
   run "translate-$1-$4" --in "$exp/$2/averaged.pt $3/hyp.jsonl" --out "$exp/$1/decode/$4.$5" -- python -m steps.translate \
-    --model "$exp/$2" --in "$3" --system "$1" --out "$exp/$1/decode/$4.$5" "${@:6}"
+    --model "$exp/$2" --in "$3" --system "${row:-$1}" --out "$exp/$1/decode/$4.$5" "${@:6}"
 }
 
 # The folders of a search's outputs on all scored splits. `outputs "$systems" transducer.greedy`

@@ -9,6 +9,7 @@
 DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0 DRAGOMAN_GIVEN=''
 DRAGOMAN_LOG=exp/log DRAGOMAN_SCRIPT=$PWD/${0##*/}
 dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=() dragoman_marked=''
+dragoman_in_turn=''
 
 dragoman_time() {
   local s=$1
@@ -163,13 +164,24 @@ launch() {
   fi
 }
 
+# Starts one of a stage's commands as soon as there is room for it.
+dragoman_beside_others() {
+  dragoman_idle=''
+  dragoman_wait $((dragoman_beside - 1))
+  "$@" &
+  dragoman_jobs+=("$!")
+}
+
+# in_turn <function> ...: what the function runs comes one after the other, beside the stage's other commands.
+in_turn() {
+  if [ "$dragoman_beside" -gt 1 ]; then dragoman_in_turn=1 dragoman_beside_others "$@"; else "$@"; fi
+}
+
 run() {
   local status=0
   dragoman_idle=''
-  if [ "$dragoman_beside" -gt 1 ]; then
-    dragoman_wait $((dragoman_beside - 1))
-    dragoman_command "$@" &
-    dragoman_jobs+=("$!")
+  if [ "$dragoman_beside" -gt 1 ] && [ -z "$dragoman_in_turn" ]; then
+    dragoman_beside_others dragoman_command "$@"
   else
     dragoman_command "$@" || status=$?
     [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }

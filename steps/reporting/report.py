@@ -82,7 +82,10 @@ def _provenance(runs: Sequence[Run]) -> list[str]:
     """Commands, trainings first, grouped by what they ran on; then what exactly was measured."""
     groups: dict[str, list[dict]] = {}
     trained = [record for _, record in trainings(runs).values() if record]
-    decoded = [part for run in runs for part in (*run.scored.decoded.stages, run.scored.decoded.about)]
+    decoded = []
+    for run in runs:
+        before = [stage for stage in run.scored.decoded.stages if stage.get("command")]  # not itself, the last of them
+        decoded += [*before, run.scored.decoded.about]
     for record in [*trained, *decoded]:
         groups.setdefault(_machine(record), []).append(record)
     parts = []

@@ -78,7 +78,13 @@ def make(
     return folder
 
 
-if __name__ == "__main__":
-    from tests.corpora.prompts import program  # it is made of this corpus
+def make_with_models(folder: Path) -> None:
+    """The corpus, and a Whisper and a language model of a few thousand parameters that were never trained."""
+    make(folder)
+    make_models(folder, ["thank you for calling", "merci de votre appel", "please enter the extension", "boîte vocale"])
 
-    program(make, "asterisk")
+
+if __name__ == "__main__":
+    from tests.corpora.prompts import make_models, program  # they are made of this corpus
+
+    program(make_with_models, "asterisk")

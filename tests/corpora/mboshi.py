@@ -1,18 +1,22 @@
-"""The Mboshi-French corpus in miniature: made-up sentences in the real files' exact layout, every letter a tone.
+"""The Mboshi-French corpus in miniature: in the real files' exact layout, of made-up sentences or of Italian prompts.
 
-A sentence is a subject, a verb and an object; its "Mboshi" says the same words in another order, so that both the
-recogniser and the translation can be learned from a few dozen utterances.
+A made-up sentence is a subject, a verb and an object, every letter a tone; its "Mboshi" says the same words in another
+order, so that both the recogniser and the translation can be learned from a few dozen utterances.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from local.mboshi import CLONE
+from tests.corpora.prompts import make_models, program, read
 
 RATE = 16000  # Hz
 SUBJECTS = {"L'enfant": "mwána", "Le chef du village": "kani", "Mon père": "taá", "Elle": "wó", "Ongonda": "Ongonda"}
@@ -60,23 +64,32 @@ def say(text: str, rng: np.random.Generator) -> np.ndarray:
     return (samples + rng.normal(0, 0.002, len(samples))).astype(np.float32)
 
 
-def make(folder: Path, train: int = 36, dev: int = 12, audio: str = "wav") -> Path:
+def make(
+    folder: Path,
+    train: int = 36,
+    dev: int = 12,
+    audio: str = "wav",
+    pairs: Sequence[tuple[str, str]] | None = None,
+    voice: Callable[[str], np.ndarray] | None = None,
+) -> Path:
     """Write `train` (2 or more) and `dev` (4 or more) utterances below `folder`, as "wav" or as "opus"; `folder`.
+
+    They are `pairs` of a Mboshi and a French text, which `voice` speaks, given the French one.
 
     The traps of the real corpus are in it: carriage returns, spelling that only .cleaned has right, a sentence without
     a capital, a sentence recorded twice, and two references of dev that are also in train.
     """
     rng = np.random.default_rng(0)
-    made = sentences()
+    made = pairs or sentences()
     spoken = {"train": made[:train], "dev": made[train : train + dev]}
     spoken["dev"][:2] = [(f"Pέ {mboshi.lower()}", french) for mboshi, french in made[train - 2 : train]]
     spoken["dev"][-1] = spoken["dev"][-2]
     kind = {"format": "OGG", "subtype": "OPUS"} if audio == "opus" else {"format": "WAV", "subtype": "PCM_16"}
-    for split, pairs in spoken.items():
+    for split, own in spoken.items():
         place = folder / "full_corpus_newsplit" / split
         place.mkdir(parents=True)
-        for number, (mboshi, french) in enumerate(pairs):
-            session = SESSIONS[number * len(SESSIONS) // len(pairs)]
+        for number, (mboshi, french) in enumerate(own):
+            session = SESSIONS[number * len(SESSIONS) // len(own)]
             key = f"{session}_samsung-SM-T530_mdw_elicit_{'Dico18' if split == 'train' else 'Part1'}_{number + 1}"
             cleaned = clean_french(french.strip())
             texts = {
@@ -89,6 +102,19 @@ def make(folder: Path, train: int = 36, dev: int = 12, audio: str = "wav") -> Pa
             }
             for ending, text in texts.items():
                 (place / f"{key}.{ending}").write_bytes(f"{text}\n".encode())
-            soundfile.write(place / f"{key}.{audio}", say(mboshi, rng), RATE, **kind)
+            samples = voice(french) if voice else say(mboshi, rng)
+            soundfile.write(place / f"{key}.{audio}", samples, RATE, **kind)
     (folder / "README.md").write_text("# mboshi-french-parallel-corpus\n\nA miniature of it, made up.\n")
     return folder
+
+
+def make_of_prompts(folder: Path) -> None:
+    """Italian prompts for Mboshi, a Whisper and a language model that were never trained."""
+    prompts = {prompt.raw["fr"]: prompt for prompt in read(("fr", "it"), longest=5.0)}
+    pairs = [(prompt.raw["it"], french) for french, prompt in prompts.items()]
+    make(folder / CLONE, 72, 12, "wav", pairs, lambda french: prompts[french].samples("it"))
+    make_models(folder, list(prompts))
+
+
+if __name__ == "__main__":
+    program(make_of_prompts, "mboshi")

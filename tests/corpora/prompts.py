@@ -88,6 +88,15 @@ def write_audio(path: Path, samples: np.ndarray, form: str | None = None, subtyp
     soundfile.write(path, samples, RATE, format=form, subtype=subtype)
 
 
+def make_models(folder: Path, texts: Sequence[str]) -> None:
+    """`folder/whisper`, which hears up to 7 s, and `folder/llm`: a few thousand random parameters each."""
+    from tests.steps.tiny_llm import make_llm
+    from tests.steps.tiny_models import make_whisper
+
+    make_whisper(folder / "whisper", texts, num_mel_bins=80, max_source_positions=350)
+    make_llm(folder / "llm", max_position_embeddings=512)
+
+
 def program(make: Callable[[Path], object], corpus: str) -> None:
     """`python -m tests.corpora.<corpus> --out <folder>`: the miniature, written whole or not at all."""
 

@@ -7,46 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.egs.house import ROOT, link_house, run_script
+from tests.egs.house import ROOT, copy_recipe, run_script
 from tests.local.conftest import real_corpus  # noqa: F401  what miniatures are made of
 from utils.options import load_yaml
 from utils.recipe import read_recipe
 
-MINIS = [path for path in sorted(ROOT.glob("egs/*/*/run.sh")) if "mini" in read_recipe(path).options]
+RECIPES = sorted(str(path.parent.relative_to(ROOT / "egs")) for path in ROOT.glob("egs/*/*/run.sh"))
 
 
-def recipe(path: Path, root: Path) -> Path:
-    """A copy of a recipe's folder in a tree of links, with nothing that it made before; its run.sh."""
-    link_house(root)
-    folder = root / path.parent.relative_to(ROOT)
-    folder.mkdir(parents=True)
-    for name in ("run.sh", "conf", "README.md"):
-        (folder / name).symlink_to(path.parent / name)
-    return folder / "run.sh"
-
-
-@pytest.mark.parametrize("path", MINIS, ids=lambda path: str(path.parent.relative_to(ROOT / "egs")))
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.usefixtures("real_corpus")
-def test_a_miniature_goes_through_all_stages(path: Path, tmp_path: Path):
-    script = recipe(path, tmp_path)
+def test_a_miniature_goes_through_all_stages(recipe: str, tmp_path: Path):
+    script = copy_recipe(recipe, tmp_path)
     done = run_script(script, "--mini")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for number, title in read_recipe(path).stages.items():
+    for number, title in read_recipe(script).stages.items():
         assert f"== stage {number}: " in done.stdout, f"stage {number} ({title}) did not run"
     assert "Traceback" not in done.stdout + done.stderr
     made = script.parent / "mini"
     report = (made / "RESULTS.md").read_text("utf-8")
-    assert "## How these numbers were made" in report
+    assert "## How these numbers were made" in report and "Commit: –" not in report
     systems = [file.parent.name for file in made.glob("exp/*/averaged.pt")]
     assert systems and all(f"| {system} " in report for system in systems)
+    for searches in made.glob("exp/*/searches.yaml"):
+        for name in load_yaml(searches):
+            assert list(searches.parent.glob(f"decode/*.{name.replace(':', '.')}/score.json")), f"{searches}: {name}"
     assert not (script.parent / "data").exists() and not (script.parent / "exp").exists()
     again = run_script(script, "--mini")
     assert again.returncode == 0 and "log in" not in again.stdout, again.stdout[-3000:]
 
 
-@pytest.mark.parametrize("path", MINIS, ids=lambda path: str(path.parent.relative_to(ROOT / "egs")))
-def test_its_models_are_smaller_versions_of_the_published_ones(path: Path):
-    conf = path.parent / "conf"
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_its_models_are_smaller_versions_of_the_published_ones(recipe: str):
+    conf = ROOT / "egs" / recipe / "conf"
     for mini in conf.glob("mini/*.yaml"):
         whole = next((path for path in (conf / mini.name, conf / "laptop" / mini.name) if path.exists()), None)
         assert whole, f"{mini} has no larger counterpart"
@@ -54,8 +47,8 @@ def test_its_models_are_smaller_versions_of_the_published_ones(path: Path):
         assert whole.get("heads", {}).keys() == small.get("heads", {}).keys()
 
 
-@pytest.mark.parametrize("path", MINIS, ids=lambda path: str(path.parent.relative_to(ROOT / "egs")))
-def test_a_corpus_and_a_miniature_are_not_asked_for_at_once(path: Path, tmp_path: Path):
-    done = run_script(recipe(path, tmp_path), "--mini", "--corpus", "somewhere")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_corpus_and_a_miniature_are_not_asked_for_at_once(recipe: str, tmp_path: Path):
+    done = run_script(copy_recipe(recipe, tmp_path), "--mini", "--corpus", "somewhere")
     assert done.returncode == 2
     assert re.fullmatch(r"error: --mini makes a corpus of its own: leave out --corpus somewhere\.\n", done.stderr)

@@ -18,7 +18,7 @@ from steps.prepare.features import main as prepare_features
 from steps.train import train
 from steps.training.config import TrainConfig
 from steps.training.folder import TrainFolder
-from tests.egs.house import ROOT, link_house, run_script
+from tests.egs.house import ROOT, copy_recipe, run_script
 from tests.local.conftest import real_corpus  # noqa: F401  what the miniature is made of
 from tests.steps.tiny_models import make_whisper
 from utils.distributed import World
@@ -32,14 +32,9 @@ WALK = README.partition("## What to train")[0]
 @pytest.fixture(scope="module")
 def script(real_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """A copy of the recipe with the miniature made; its run.sh."""
-    root = tmp_path_factory.mktemp("house")
-    link_house(root)
-    folder = root / FOLDER
-    folder.mkdir(parents=True)
-    for name in ("run.sh", "conf"):
-        (folder / name).symlink_to(ROOT / FOLDER / name)
-    done(folder / "run.sh", "--mini", "--stop-stage", "0")
-    return folder / "run.sh"
+    copied = copy_recipe("own/speech", tmp_path_factory.mktemp("house"))
+    done(copied, "--mini", "--stop-stage", "0")
+    return copied
 
 
 def done(script: Path, *options: str) -> subprocess.CompletedProcess:

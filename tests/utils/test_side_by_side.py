@@ -69,6 +69,37 @@ def test_ctrl_c_reaches_all_and_waits_for_them(pair):
     assert sorted(p.name for p in pair.folder.glob("saved-*")) == ["saved-joint", "saved-st"], output
 
 
+CHAINS = r"""
+chain() {
+  run "first-$1" --out "exp/$1/first" -- sh -c 'mkdir -p "exp/$0" && (eval "$1") && touch "exp/$0/first"' "$1" "$work"
+  run "second-$1" --in "exp/$1/first" --out "exp/$1/second" -- touch "exp/$1/second"
+}
+stage 10 "Two each" 2 && for s in $systems; do in_turn chain "$s"; done
+stage 11 "After them" && run after --in "exp/joint/second exp/st/second" -- true
+"""
+
+
+@pytest.fixture
+def chains(toy):
+    """The toy recipe with a stage of two chains of two commands."""
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text("utf-8") + CHAINS, "utf-8")
+    return toy
+
+
+def test_what_comes_in_turn_stands_beside_others(chains):
+    done = chains.run("--work", MEET, "--stage", "10")
+    assert done.returncode == 0, done.stderr
+    assert (chains.folder / "exp/joint/second").exists() and (chains.folder / "exp/st/second").exists()
+
+
+def test_a_failure_ends_what_comes_in_turn_and_the_recipe(chains):
+    done = chains.run("--work", '[ "$0" = st ] && exit 3; sleep 0.5', "--stage", "10")
+    assert done.returncode == 3 and "first-st failed with status 3" in done.stderr
+    assert (chains.folder / "exp/joint/second").exists() and "second-st" not in done.stdout + done.stderr
+    assert "stage 11" not in done.stdout and done.stderr.count("to resume") == 1
+
+
 def test_a_wrong_number_is_refused(pair):
     done = pair.run("--beside", "0", "--stage", "5")
     assert done.returncode == 2 and "'0' is not how many commands may run" in done.stderr

@@ -43,7 +43,7 @@ stage 1 "Manifests" && manifests fleurs $pair
 
 if stage 2 "Features"; then
   [ -z "$others" ] || features
-  [ -z "$whispers" ] || of_whisper features
+  [ -z "$whispers" ] || of whisper features downloads/whisper/config.json
 fi
 
 if stage 3 "Tokens"; then
@@ -55,12 +55,12 @@ if stage 3 "Tokens"; then
 fi
 
 if stage 5 "Training"; then
-  for system in $whispers; do of_whisper train "$system" downloads/whisper/config.json; done
+  for system in $whispers; do of whisper train "$system" downloads/whisper/config.json; done
   train_parts "$others"
 fi
 
 if stage 6 "Decoding, options chosen on held-out speech"; then
-  for system in $whispers; do of_whisper decode "$system" conf/searches-whisper.yaml; done
+  for system in $whispers; do of whisper decode "$system" conf/searches-whisper.yaml; done
   decode_parts "$others"
 fi
 

@@ -57,7 +57,7 @@ stage 1 "Manifests" && manifests own --split-by "$split_by" --dev "$dev" --test 
 
 if stage 2 "Features"; then
   [ -z "$others" ] || features
-  [ -z "$whispers" ] || of_whisper features
+  [ -z "$whispers" ] || of whisper features downloads/whisper/config.json
 fi
 
 if stage 3 "Tokens"; then
@@ -77,15 +77,15 @@ fi
 if stage 5 "Training"; then
   train_parts "$systems"
   ! among "$systems" recogniser-large || train recogniser-large
-  ! among "$systems" whisper || of_whisper train whisper downloads/whisper
-  ! among "$systems" whisper-st || of_whisper train whisper-st downloads/whisper "heads.attention.target=translation.$target"
+  ! among "$systems" whisper || of whisper train whisper downloads/whisper/config.json
+  ! among "$systems" whisper-st || of whisper train whisper-st downloads/whisper/config.json "heads.attention.target=translation.$target"
 fi
 
 if stage 6 "Decoding, scales chosen on dev"; then
   for system in $(parts "$systems"); do
     case $system in
       mt) ;;
-      whisper*) of_whisper decode "$system" conf/searches-whisper.yaml ;;
+      whisper*) of whisper decode "$system" conf/searches-whisper.yaml ;;
       e2e) decode e2e conf/searches-e2e.yaml ;;
       *) decode "$system" "conf/searches-recogniser.yaml $(! has k2 || echo conf/searches-k2.yaml)" ;;
     esac

@@ -160,6 +160,13 @@ def test_a_cascade_is_a_system(three, decode_folder, score, tmp_path):
     assert "\nfirst\n" in text and [row[0] for row in training[1:]].count("asr") == 1
 
 
+def test_a_cascades_last_stage_is_the_run_itself(decode_folder, score, tmp_path):
+    stages = [{"model": "exp/asr", "command": "first", "commit": "aaa"}, {"model": "exp/mt", "rtf": 0.01}]
+    about = {"system": "cascade", "stages": stages, "command": "second", "commit": "aaa"}
+    text = write_report(score, [decode_folder("cascade", "test", "translation.en", about=about)], tmp_path)
+    assert "\nfirst\n" in text and "\nsecond\n" in text and "- Commit: –" not in text
+
+
 def test_models_of_one_name_in_two_folders(decode_folder, score, tmp_path):
     folders = [decode_folder(f"{conf}/joint", rate=rate) for conf, rate in (("gpu", 0.1), ("laptop", 0.4))]
     text = write_report(score, folders, tmp_path)
