@@ -20,6 +20,7 @@ from lhotse.features.io import LilcomChunkyWriter
 from steps.prepare.audio import AudioError, change_speed, compute_features, make_extractor
 from steps.prepare.augment import WaveformAugment
 from steps.prepare.config import FeatureConfig
+from steps.prepare.manifests import Work, unpack
 from steps.prepare.usable import (
     Rejected,
     check_file,
@@ -39,7 +40,7 @@ FORMAT = 1  # part of every fingerprint: raise it when the same input should giv
 class Chunk:
     """About `size` utterances of whole recordings, so that no file is read twice."""
 
-    work: list[tuple[dict, list[dict]]]  # (recording, its supervisions) as in the manifests
+    work: Work
     archive: Path  # features; the cuts lie beside it as .jsonl
     config: FeatureConfig
     train: bool  # speed perturbation and stored augmentation apply
@@ -69,7 +70,7 @@ def _fingerprint(chunk: Chunk) -> str:
             digest.update(_state(file))
         if chunk.config.encoder.init:
             digest.update(_state(chunk.config.encoder.init))
-    for recording, supervisions in chunk.work:
+    for recording, supervisions in unpack(chunk.work):
         digest.update(json.dumps([recording, supervisions], sort_keys=True).encode())
         for source in recording.get("sources", []):
             digest.update(_state(str(source.get("source"))))
@@ -85,9 +86,7 @@ def _state(file: str | Path) -> bytes:
         return b"missing"
 
 
-def plan_chunks(
-    work: list[tuple[dict, list[dict]]], folder: Path, config: FeatureConfig, train: bool, size: int
-) -> list[Chunk]:
+def plan_chunks(work: Work, folder: Path, config: FeatureConfig, train: bool, size: int) -> list[Chunk]:
     """`work` in chunks of about `size` utterances, with archives `folder`/00000.lca and so on."""
     groups, count = [[]], 0
     for item in work:
@@ -113,7 +112,7 @@ def process_chunk(chunk: Chunk) -> tuple[str, int]:
     started = time.perf_counter()
     chunk.rows.unlink(missing_ok=True)  # the rows vouch for the archive: never old rows beside a new archive
     with _writer(chunk) as writer:
-        for recording, supervisions in chunk.work:
+        for recording, supervisions in unpack(chunk.work):
             rows += _process_recording(recording, supervisions, chunk, writer)
     about = {"fingerprint": chunk.fingerprint, "seconds": round(time.perf_counter() - started, 3)}
     write_jsonl(chunk.rows, [about, *rows])

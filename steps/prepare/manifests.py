@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import read_jsonl, require
 
 MADE_BY = "stage 1 (manifests)"
-
+Work = list[tuple[bytes, list[bytes]]]  # recordings, each with its supervisions: packed, as a corpus has millions
 
 NUMBERS = {Recording: ("sampling_rate", "num_samples", "duration"), SupervisionSegment: ("start", "duration")}
 
@@ -24,23 +24,28 @@ def manifest_paths(folder: Path, split: str) -> tuple[Path, Path]:
     return require(folder / names[0], MADE_BY), require(folder / names[1], MADE_BY)
 
 
-def read_manifests(folder: Path, split: str) -> tuple[list[tuple[dict, list[dict]]], list[dict]]:
-    """([(recording, its supervisions)], quarantine rows for supervisions without a recording or with a used id)."""
+def read_manifests(folder: Path, split: str) -> tuple[Work, list[dict]]:
+    """What `unpack` yields, and quarantine rows for supervisions without a recording or with a used id."""
     recordings_path, supervisions_path = manifest_paths(folder, split)
-    work = {row["id"]: (row, []) for row in typed_rows(recordings_path, Recording)}
+    work = {row["id"]: (marshal.dumps(row), []) for row in typed_rows(recordings_path, Recording)}
     bad, seen = [], set()
     for row in typed_rows(supervisions_path, SupervisionSegment):
         if fault := link_fault(row, seen, work):
             bad.append({"id": row["id"], "reason": fault[0], "detail": fault[1]})
         else:
-            work[row["recording_id"]][1].append(row)
+            work[row["recording_id"]][1].append(marshal.dumps(row))
         seen.add(row["id"])
+    bad += [{"id": i, "reason": "no text", "detail": "no supervision"} for i, item in work.items() if not item[1]]
     with_text = [item for item in work.values() if item[1]]
-    spoken = {recording["id"] for recording, _ in with_text}
-    bad += [{"id": i, "reason": "no text", "detail": "no supervision"} for i in work if i not in spoken]
     if not with_text:
         raise UserError(f"{supervisions_path} has no utterance that has a recording: run {MADE_BY} again.")
     return with_text, bad
+
+
+def unpack(work: Work) -> Iterator[tuple[dict, list[dict]]]:
+    """(recording, its supervisions), as in the manifests."""
+    for recording, supervisions in work:
+        yield marshal.loads(recording), [marshal.loads(row) for row in supervisions]
 
 
 def link_fault(row: dict, seen: Container[str], recordings: Container[str]) -> Fault | None:
