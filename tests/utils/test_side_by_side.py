@@ -57,16 +57,24 @@ def test_cores_are_shared_and_lines_say_whose_they_are(pair):
     ]
 
 
-def test_ctrl_c_reaches_all_and_waits_for_them(pair):
-    work = "trap 'sleep 0.3; echo saved >saved-$0; exit 1' INT; touch began-$0; while :; do sleep 0.05; done"
-    process = pair.start("--work", work)
+WAIT = "trap 'sleep 0.3; echo saved >saved-$0; exit 1' INT; touch began-$0; while :; do sleep 0.05; done"
+
+
+def interrupt(toy, *options: str) -> str:
+    """What it printed after Ctrl-C, once both of its commands had begun; each of them saved what it had."""
+    process = toy.start("--work", WAIT, *options)
     end = time.monotonic() + 20
-    while len(list(pair.folder.glob("began-*"))) < 2 and time.monotonic() < end:
+    while len(list(toy.folder.glob("began-*"))) < 2 and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=20)[0]
     assert process.returncode == 130
-    assert sorted(p.name for p in pair.folder.glob("saved-*")) == ["saved-joint", "saved-st"], output
+    assert sorted(p.name for p in toy.folder.glob("saved-*")) == ["saved-joint", "saved-st"], output
+    return output
+
+
+def test_ctrl_c_reaches_all_and_waits_for_them(pair):
+    interrupt(pair)
 
 
 CHAINS = r"""
@@ -98,6 +106,10 @@ def test_a_failure_ends_what_comes_in_turn_and_the_recipe(chains):
     assert done.returncode == 3 and "first-st failed with status 3" in done.stderr
     assert (chains.folder / "exp/joint/second").exists() and "second-st" not in done.stdout + done.stderr
     assert "stage 11" not in done.stdout and done.stderr.count("to resume") == 1
+
+
+def test_ctrl_c_ends_what_comes_in_turn(chains):
+    assert "second-" not in interrupt(chains, "--stage", "10")
 
 
 def test_a_wrong_number_is_refused(pair):
