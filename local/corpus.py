@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 BAD = 0.1  # share of a split's utterances that may be unusable before the corpus is refused
 POINTER = b"version https://git-lfs"
+# libsndfile's log of a WAV or AIFF file: bytes of audio that the header promises, and that are there
+PROMISED = re.compile(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+STREAMED = 0x7FFFF000  # bytes, or more: what programs promise that write to a pipe
+HEADER = 1024  # bytes; some programs count the header too
 
 T = TypeVar("T")
 
@@ -38,14 +43,16 @@ class Unusable(Exception):
 
 def decode_text(path: Path) -> str:
     """The content of a UTF-8 file; `Unusable` where it is missing, in another encoding, or a pointer of Git LFS."""
-    if not path.is_file():
-        raise Unusable("missing file", f"{path} is not there.")
-    content = path.read_bytes()
-    refuse_pointer(path, content)
     try:
+        if not path.is_file():
+            raise Unusable("missing file", f"{path} is not there.")
+        content = path.read_bytes()
+        refuse_pointer(path, content)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unusable("not UTF-8", f"{path} is not text in UTF-8.") from None
+    except OSError as error:
+        raise Unusable("unreadable", f"{path} cannot be read ({error.strerror}).") from None
 
 
 def read_text(path: Path, remedy: str) -> list[str]:
@@ -80,19 +87,32 @@ def measure(path: Path) -> Header:
     """Rate, length and channels of an audio file that libsndfile reads, nothing decoded; `Unusable` if it is none."""
     import soundfile
 
-    if not path.is_file():
-        raise Unusable("missing file", f"{path} is not there.")
-    if path.stat().st_size == 0:
-        raise Unusable("empty", f"{path} has no bytes.")
-    with open(path, "rb") as file:
-        refuse_pointer(path, file.read(len(POINTER)))
     try:
+        if not path.is_file():
+            raise Unusable("missing file", f"{path} is not there.")
+        if path.stat().st_size == 0:
+            raise Unusable("empty", f"{path} has no bytes.")
+        with open(path, "rb") as file:
+            refuse_pointer(path, file.read(len(POINTER)))
         info = soundfile.info(path)
+    except OSError as error:  # no permission, a name too long, a broken disk
+        raise Unusable("unreadable", f"{path} cannot be read ({error.strerror}).") from None
     except soundfile.SoundFileError:
         raise Unusable("corrupt", f"{path} is not audio that libsndfile reads.") from None
     if info.frames <= 0:
         raise Unusable("empty", f"{path} has no samples.")
+    refuse_cut(path, info.extra_info)
     return Header(info.samplerate, info.frames, info.channels)
+
+
+def refuse_cut(path: Path, log: str) -> None:
+    """`Unusable` where libsndfile's `log` says that a file ends before the audio that its header promises."""
+    if found := PROMISED.search(log):
+        promised, there = map(int, found.groups())
+        if there + HEADER < promised < STREAMED:
+            raise Unusable(
+                "truncated", f"{path} has {there} of the {promised} bytes of audio that its header promises."
+            )
 
 
 def measure_mono(path: Path) -> Header:
@@ -132,7 +152,8 @@ class AudioFiles:
         """The whole file as a recording with the id `key`, or its name; the same one each time."""
         key = key or path.stem
         if (path, key) not in self._recordings:
-            self._recordings[path, key] = make_recording(key, path.resolve(), *self[path])
+            header = self[path]  # before the path is touched, which may be none
+            self._recordings[path, key] = make_recording(key, path.resolve(), *header)
         return self._recordings[path, key]
 
 
@@ -179,7 +200,8 @@ def find_folder(folder: Path, wanted: Sequence[str], below: Sequence[str], remed
     `UserError` where it is not there, lacks some of them, or is a level too deep or too high, which is then named.
     """
     if not folder.is_dir():
-        raise UserError(f"Corpus folder {folder} does not exist: {remedy}, or give --corpus the folder that has it.")
+        wrong = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"Corpus folder {folder} {wrong}: {remedy}, or give --corpus the folder that has it.")
     for place in (folder, *(folder / name for name in below)):
         missing = [name for name in wanted if not (place / name).exists()]
         if not missing:
