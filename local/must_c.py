@@ -127,9 +127,9 @@ def times_of(segment: Segment, path: Path, length: float) -> tuple[float, float]
         start, duration = (float(segment.fields[key]) for key in ("offset", "duration"))
     except (KeyError, ValueError):
         raise Unusable("malformed", f"{segment.fields} has no offset and duration in seconds.") from None
-    if start < 0 or duration <= 0:
+    if not (start >= 0 and duration > 0):  # neither is NaN
         raise Unusable("no audio", f"{path} is cut at {start:g} s for {duration:g} s.")
-    if start + duration > length + BEYOND:
+    if start + duration > length + BEYOND or start >= length:
         raise Unusable("beyond the audio", f"{path} has {length:.2f} s, a segment ends at {start + duration:.2f} s.")
     return start, min(duration, length - start)
 

@@ -20,6 +20,7 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ def parse(line: str, where: str) -> Segment:
         raise Unusable("corrupt", f"{where} is not 'talk channel speaker start end <label> text'.") from None
     if not (label.startswith("<") and label.endswith(">")):
         raise Unusable("corrupt", f"{where} has '{label}' where a label such as <o,f0,male> belongs.")
-    if not 0 <= segment.start < segment.end:
+    if not 0 <= segment.start < segment.end < inf:
         raise Unusable("corrupt", f"{where} is from {start} to {end} s.")
     return segment
 
@@ -157,7 +158,8 @@ def read_split(folder: Path) -> dict[str, Segment | Unusable]:
     """All segments of legacy/<split>/stm by their ids, in order; a talk of which only the audio is there has none."""
     found: dict[str, Segment | Unusable] = {}
     for path in visible(folder / "stm", "*.stm"):
-        for key, item in read_stm(path):
+        nothing = (path.stem, Unusable("no text", f"{path} has no segment."))
+        for key, item in list(read_stm(path)) or [nothing]:
             if key in found:
                 item = Unusable("duplicate id", f"{path} has two segments {key}.")
                 key += " again"

@@ -132,6 +132,21 @@ def test_bad_segments_are_left_out_with_the_reason(copy: Path, tmp_path: Path, m
     assert reasons.items() <= left_out(tmp_path / "m").items()
 
 
+@pytest.mark.parametrize(
+    ("offset", "duration", "reason"),
+    [
+        ("nan", "1.0", "no audio"),
+        ("1.0", "nan", "no audio"),
+        ("9.6", "1.0", "beyond the audio"),
+        ("10.1", "0.2", "beyond the audio"),  # behind it, and by less than is cut off
+    ],
+)
+def test_times_that_the_audio_does_not_have(offset: str, duration: str, reason: str):
+    with pytest.raises(corpus.Unusable) as error:
+        corpus.times_of(corpus.Segment({"offset": offset, "duration": duration}, "", ""), Path("ted_1.wav"), 10.0)
+    assert error.value.reason == reason
+
+
 # ---- wrong input
 
 

@@ -217,6 +217,7 @@ def test_every_level_of_the_corpus_may_be_named(whole: Path, tmp_path: Path, man
         ("{talk} 1 {talk} one 2.0 <NA> a", "corrupt", "is not 'talk channel speaker start end <label> text'."),
         ("{talk} 1 {talk} 1.0 2.0 hello there", "corrupt", "has 'hello' where a label such as <o,f0,male> belongs."),
         ("{talk} 1 {talk} 2.0 1.0 <NA> a", "corrupt", "is from 2.0 to 1.0 s."),
+        ("{talk} 1 {talk} 1.0 inf <NA> a", "corrupt", "is from 1.0 to inf s."),
         ("{talk} 1 {talk} 1.0 2.0 <NA>", "no text", "has no words but <unk>."),
         ("{talk} 1 {talk} 8000.0 8001.0 <NA> a", "truncated", "-0800000-0800100 ends at 8001.00 s."),
         ("Nobody_2010 1 Nobody_2010 1.0 2.0 <NA> a", "missing file", "legacy/train/sph/Nobody_2010.sph is not there."),
@@ -253,6 +254,7 @@ def test_a_segment_that_ends_a_little_after_its_audio_is_cut(copy: Path, tmp_pat
         ("sph", b"", "empty"),
         ("sph", b"NIST_1A\n   1024\njunk", "corrupt"),
         ("stm", None, "no text"),
+        ("stm", b"", "no text"),
         ("stm", b"caf\xe9 1 a 1.0 2.0 <NA> a\n", "not UTF-8"),
     ],
 )
