@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from local.archives import download_archives
 from local.corpus import (
+    BAD,
     AudioFiles,
     Header,
     Program,
@@ -96,10 +97,10 @@ def download(arguments: Namespace) -> None:
 # ---- the two tables
 
 
-def read_table(path: Path, columns: tuple[str, ...], remedy: str) -> list[tuple[str, ...]]:
+def read_table(path: Path, columns: tuple[str, ...], remedy: str) -> list[tuple]:
     """`columns` of the rows of a TSV, as get_covost_splits.py reads it: quotes are letters, a backslash is no letter.
 
-    `UserError` where it cannot be read, or lacks a column.
+    Of a row with too many, the first and what is wrong. `UserError` where it cannot be read, or lacks a column.
     """
     lines = (line.replace("\r", " ") for line in read_text(path, remedy))
     rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
@@ -107,7 +108,15 @@ def read_table(path: Path, columns: tuple[str, ...], remedy: str) -> list[tuple[
     if missing := [name for name in columns if name not in header]:
         raise UserError(f"{path} has no column '{missing[0]}' but {', '.join(header) or 'no line'}: {remedy}.")
     places = [header.index(name) for name in columns]
-    return [tuple(row[place] if place < len(row) else "" for place in places) for row in rows if row]
+    found: list[tuple] = []
+    try:
+        for row in filter(None, rows):
+            cells = tuple(row[place] if place < len(row) else "" for place in places)
+            wrong = f"{path}, line {rows.line_num}, has {len(row)} columns, not {len(header)}."
+            found.append(cells if len(row) <= len(header) else (cells[0], Unusable("malformed", wrong)))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}, is damaged ({error}): {remedy}.") from None
+    return found
 
 
 def unwrap(sentence: str) -> str:
@@ -117,11 +126,12 @@ def unwrap(sentence: str) -> str:
     return tidy(sentence)
 
 
-def by_path(rows: list[tuple[str, ...]], where: Path) -> dict[str, tuple[str, ...] | Unusable]:
+def by_path(rows: list[tuple], where: Path) -> dict[str, tuple[str, ...] | Unusable]:
     """{clip: its other columns}; of a clip with two different rows nobody knows which is right."""
     found: dict[str, tuple[str, ...] | Unusable] = {}
     for clip, *rest in rows:
-        if found.setdefault(clip, tuple(rest)) != tuple(rest):
+        item = rest[0] if isinstance(rest[0], Unusable) else tuple(rest)
+        if found.setdefault(clip, item) != item:
             found[clip] = Unusable("duplicate id", f"{where} has different rows for {clip}.")
     return found
 
@@ -202,9 +212,12 @@ def make_manifests(options: Namespace) -> None:
     columns = ("path", "sentence", "client_id")
     said = by_path(read_table(validated, columns, "unpack Common Voice's archive again"), validated)
     splits, lacking = join(said, translated)
+    later, wanted = LATER.format(source=source), lacking + sum(map(len, splits.values()))
     if empty := [split for split, rows in splits.items() if not rows]:
-        later = LATER.format(source=source)
         raise UserError(f"{validated} has none of the clips that {table} has in {' and '.join(empty)}: {later}")
+    if lacking > BAD * wanted:
+        again = "unpack Common Voice's archive again"
+        raise UserError(f"{validated} lacks {lacking} of the {wanted} clips that {table} has: {again}; {later}")
     left_out: list[dict] = []
     read = {split: read_split(rows, folder / split, options, left_out) for split, rows in splits.items()}
     leave_manifests(Path(options.out), read, left_out)

@@ -237,6 +237,14 @@ def test_tables_that_cannot_be_read(copy: Path, refused):
     validated.write_text(kept.replace("common_voice_fr", "common_voice_de"), "utf-8")
     message = refused("--corpus", copy.parent)
     assert message.startswith(f"{validated} has none of the clips that {table} has in train and dev and test: is it")
+    lines = kept.splitlines(keepends=True)
+    validated.write_text("".join(lines[: len(lines) * 4 // 5]), "utf-8")  # half a download
+    message = refused("--corpus", copy.parent)
+    assert re.search(rf"{validated} lacks \d+ of the \d+ clips that {table} has: unpack Common Voice's", message)
+    validated.write_text(kept.replace(lines[3][:9], f"\0{lines[3][:9]}", 1) + "a" * 200_000, "utf-8")
+    assert re.search(
+        rf"{validated}, line \d+, is damaged \(.*\): unpack Common Voice's", refused("--corpus", copy.parent)
+    )
     validated.write_text(kept, "utf-8")
     table.write_text("")
     assert f"{table} has no column 'path' but no line: run" in refused("--corpus", copy.parent)
@@ -252,6 +260,16 @@ def test_rows_that_differ_are_left_out(copy: Path, tmp_path: Path, manifests):
     manifests("--corpus", copy.parent, "--out", tmp_path / "m")
     assert left_out(tmp_path / "m")[clip.removesuffix(".mp3")] == "duplicate id"
     assert len(rows(tmp_path / "m", "train")) == SIZES["train"]
+
+
+@pytest.mark.parametrize(("name", "column"), [("validated.tsv", 2), ("../covost_v2.fr_en.tsv", 1)])
+def test_a_row_with_a_tab_too_many_is_left_out(name: str, column: int, copy: Path, tmp_path: Path, manifests):
+    lines = (copy / name).read_text("utf-8").splitlines()
+    cells = lines[5].split("\t")
+    cells[column] = "a\tb"
+    (copy / name).write_text("\n".join([*lines[:5], "\t".join(cells), *lines[6:], ""]), "utf-8")
+    manifests("--corpus", copy.parent, "--out", tmp_path / "m")
+    assert list(left_out(tmp_path / "m").values()).count("malformed") == 1
 
 
 def test_half_an_unpacked_archive(copy: Path, refused):
