@@ -23,6 +23,7 @@ from pathlib import Path
 
 from local.archives import DAMAGE, download_archives, fetch_all
 from local.corpus import (
+    POINTER,
     AudioFiles,
     Program,
     Published,
@@ -32,6 +33,7 @@ from local.corpus import (
     leave_manifests,
     read_text,
     read_utterances,
+    refuse_pointer,
     usable,
 )
 from local.fetch import Archive
@@ -73,6 +75,7 @@ MD5 = {  # the ETags of Google's server, which are MD5 sums, and sizes; of other
     "en_us": ("d1afa0c6f0417a6f8b3c667d29a11749", 1848241090),
     "pt_br": ("abdd3a3902269e1a588fe50b00950fcf", 2682883058),
 }
+MALFORMED = f"{{}} has a line without all of {len(COLUMNS)} columns ({', '.join(COLUMNS)})."
 AGAIN = "run 'python -m local.fleurs download' (stage 0), which fetches only what is missing"
 
 
@@ -116,7 +119,7 @@ def download(arguments: Namespace) -> None:
 
 def is_whole(columns: Sequence[str]) -> bool:
     """Whether a line has all columns, and the id is one."""
-    return len(columns) == len(COLUMNS) and columns[0].isdigit()
+    return len(columns) == len(COLUMNS) and columns[0].isdecimal()
 
 
 def read_lines(path: Path) -> dict[str, list[list[str]]]:
@@ -133,10 +136,17 @@ def read_lines(path: Path) -> dict[str, list[list[str]]]:
     return {key: lines for key, lines in found.items() if lines}
 
 
-def read_translations(path: Path) -> dict[str, str]:
-    """{id: sentence} as it is written in the target language."""
-    lines = (columns for lines in read_lines(path).values() for columns in lines)
-    found = {columns[0]: " ".join(columns[2].split()) for columns in lines if is_whole(columns)}
+def read_translations(path: Path, left_out: list[dict]) -> dict[str, str]:
+    """{id: sentence} as it is written in the target language, without the lines added to `left_out`."""
+    found = {}
+    for key, lines in read_lines(path).items():
+        for columns in lines:
+            if is_whole(columns):
+                found[columns[0]] = " ".join(columns[2].split())
+            else:
+                left_out.append(
+                    {"id": f"{path.parent.name}/{key}", "reason": "malformed", "detail": MALFORMED.format(path)}
+                )
     if not any(found.values()):
         raise UserError(f"{path} has no line of {len(COLUMNS)} columns ({', '.join(COLUMNS)}): {AGAIN}.")
     return found
@@ -149,7 +159,7 @@ def only_line(lines: Sequence[list[str]], path: Path, key: str) -> list[str]:
     if len(lines) > 1:
         raise Unusable("duplicate id", f"{path} has {len(lines)} different lines for {key}.wav.")
     if not is_whole(lines[0]):
-        raise Unusable("malformed", f"{path} has a line without all of {len(COLUMNS)} columns ({', '.join(COLUMNS)}).")
+        raise Unusable("malformed", MALFORMED.format(path))
     if not lines[0][3].strip():
         raise Unusable("no text", f"{path} has no transcription of {key}.wav.")
     return lines[0]
@@ -162,6 +172,8 @@ def unpacked(archive: Path, names: set[str], folder: Path) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was stopped
         temporary.mkdir(parents=True)
         try:
+            with open(archive, "rb") as file:
+                refuse_pointer(archive, file.read(len(POINTER)))
             with tarfile.open(archive, "r|gz") as members:
                 for member in members:
                     if member.isfile() and (name := Path(member.name).name) in names:
@@ -170,6 +182,8 @@ def unpacked(archive: Path, names: set[str], folder: Path) -> Path:
         except DAMAGE as error:
             shutil.rmtree(temporary)
             raise UserError(f"{archive} is damaged ({error}): fetch it again.") from None
+        except Unusable as error:
+            raise UserError(str(error)) from None
         temporary.rename(folder)
     return folder
 
@@ -179,8 +193,8 @@ def read_split(folder: Path, split: str, target: Path, out: Path, jobs: int, lef
 
     `folder` has the source language, `target` the other; recordings that are there as archives are unpacked to `out`.
     """
-    path, audio = folder / f"{split}.tsv", folder / "audio" / split
-    lines, translations = read_lines(path), read_translations(target / f"{split}.tsv")
+    path, audio, other_path = folder / f"{split}.tsv", folder / "audio" / split, target / f"{split}.tsv"
+    lines, translations = read_lines(path), read_translations(other_path, left_out)
     if not audio.is_dir() and (archive := audio.with_name(f"{split}.tar.gz")).is_file():
         audio = unpacked(archive, {f"{key}.wav" for key in lines}, out / folder.name / split)
     lines = {**lines, **{path.stem: [] for path in sorted(audio.glob("*.wav")) if path.stem not in lines}}
@@ -200,6 +214,8 @@ def read_split(folder: Path, split: str, target: Path, out: Path, jobs: int, lef
         return utterance
 
     found = usable(read_utterances(lines, read, left_out, path, AGAIN))
+    if not any("translation" in item.supervision.custom for item in found):
+        raise UserError(f"{other_path} has none of the sentences of {path}: {AGAIN}.")
     print(f"{path}: {len(other)} recordings are not as long as their lines say")
     return found
 

@@ -142,6 +142,9 @@ def test_hugging_faces_layout_gives_the_same(whole: Path, real_corpus: Path, tmp
     shutil.rmtree(tmp_path / "b/audio/it_it/dev")
     with pytest.raises(UserError, match=r"audio/dev\.tar\.gz is damaged .*: fetch it again\.$"):
         manifests("--corpus", packed, "--out", tmp_path / "b", *NAMED)
+    (packed / "data/it_it/audio/dev.tar.gz").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"dev\.tar\.gz is a pointer of Git LFS, not the file: run 'git lfs pull'"):
+        manifests("--corpus", packed, "--out", tmp_path / "b", *NAMED)
 
 
 def test_bad_lines_are_left_out_with_the_reason(copy: Path, tmp_path: Path, manifests):
@@ -203,6 +206,17 @@ def test_texts_that_cannot_be_read(copy: Path, refused, content: bytes | None, t
         path.write_bytes(content)
     message = refused("--corpus", copy, *NAMED)
     assert str(path) in message and told in message and "run 'python -m local.fleurs download'" in message
+
+
+def test_lines_of_the_other_language(copy: Path, tmp_path: Path, manifests, refused):
+    path = copy / "es_419/train.tsv"
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0].rpartition("\t")[0], "²" + lines[1], *lines[2:], ""]), "utf-8")
+    manifests("--corpus", copy, "--out", tmp_path / "n", *NAMED)
+    reasons = left_out(tmp_path / "n")
+    assert reasons["es_419/train.tsv:1"] == reasons["es_419/train.tsv:2"] == "malformed"
+    path.write_text("".join(f"9{line}\n" for line in lines), "utf-8")
+    assert f"{path} has none of the sentences of {copy / 'it_it/train.tsv'}: run" in refused("--corpus", copy, *NAMED)
 
 
 def test_two_lines_for_one_recording(copy: Path, tmp_path: Path, manifests):
