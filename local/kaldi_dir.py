@@ -18,7 +18,7 @@ from pathlib import Path
 
 from local.corpus import Unusable
 from local.pipes import audio_file
-from local.rows import LATIN, Given, Row, Rows, put, seconds
+from local.rows import LATIN, Given, Row, Rows, channel_of, put, seconds
 from utils.errors import UserError
 from utils.files import read_lines
 
@@ -28,7 +28,10 @@ Lines = dict[str, "str | Unusable"]
 
 
 def read_table(path: Path) -> Lines:
-    """The rest of each line by its first word, `Unusable` for several that differ; nothing where there is no file."""
+    """The rest of each line by its first word, `Unusable` for several that differ; nothing where there is no file.
+
+    `UserError` for a file without lines.
+    """
     found: Lines = {}
     if not path.exists():
         return found
@@ -37,6 +40,8 @@ def read_table(path: Path) -> Lines:
             key, value = words[0], words[1] if len(words) > 1 else ""
             if key and found.setdefault(key, value) != value:
                 found[key] = Unusable("duplicate id", f"{path} has several lines for '{key}', and they differ.")
+    if not found:
+        raise UserError(f"{path} is empty: write its lines, or remove it if the data have none.")
     if list(found) != sorted(found):
         print(f"{path} is not in the order of 'LC_ALL=C sort', which Kaldi needs and this does not")
     return found
@@ -112,7 +117,7 @@ def _place(key: str, line: str, path: Path) -> tuple[str, dict]:
     if len(words) not in (3, 4):
         raise Unusable("corrupt", f"{path}: '{key} {line}' is not 'utterance recording start end'.")
     start, end = (seconds(word, f"{path}, '{key}'") for word in words[1:3])
-    channel = int(words[3]) if len(words) == 4 and words[3].isdigit() else None
+    channel = channel_of(words[3] if len(words) == 4 else "", f"{path}, '{key}'")
     return words[0], {"start": start, "end": None if end == -1 else end, "channel": channel}
 
 

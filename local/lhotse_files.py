@@ -72,11 +72,26 @@ def read_manifests(files: dict[str, Path], given: Given) -> Rows:
 def _items(path: Path, kind: Any) -> Iterator:
     for number, row in enumerate(read_jsonl(path), 1):
         try:
-            yield kind(json.loads(json.dumps(row)))
+            item = kind(json.loads(json.dumps(row)))
+            for spoken in getattr(item, "supervisions", [item]):
+                _check(spoken)
+            yield item
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise UserError(
                 f"{path}, entry {number}: not Lhotse's ({type(error).__name__}: {error}): write it with its to_file()."
             ) from None
+
+
+def _check(item: Any) -> None:
+    """`TypeError` for a text or a number that is something else, which Lhotse takes as it is."""
+    custom = getattr(item, "custom", None) or {}
+    translation = custom.get("translation") or custom.get("translated_text") or {}
+    said = translation.values() if isinstance(translation, dict) else [translation]
+    texts = [getattr(item, name, None) for name in ("text", "language")]
+    if not all(isinstance(text, str) for text in (getattr(item, "id", ""), *filter(None, (*texts, *said)))):
+        raise TypeError("an id or a text is not a string")
+    if not all(isinstance(getattr(item, name, 0), int | float) for name in ("start", "duration")):
+        raise TypeError("'start' or 'duration' is not a number")
 
 
 def _in_pairs(files: dict[str, Path]) -> Iterator[tuple[Recording | Unusable, SupervisionSegment]]:
@@ -117,14 +132,14 @@ def _row(recording: Recording | Unusable, spoken: SupervisionSegment, folder: Pa
     translation = custom.get("translation") or custom.get("translated_text") or {}  # ours; Lhotse's iwslt22_ta
     if isinstance(translation, str):
         translation = {given.target: translation} if given.target else {}
-    channel = spoken.channel if isinstance(spoken.channel, int) else spoken.channel[0]
+    channel = spoken.channel if isinstance(spoken.channel, int) else (spoken.channel or [-1])[0]
     whole = spoken.start == 0 and abs(spoken.duration - recording.duration) < 0.001
     return Row(
         spoken.id,
         _audio(recording, folder, given),
         recording.id,
         spoken.text or "",
-        translation,
+        {language: text for language, text in translation.items() if text},
         spoken.speaker,
         spoken.language,
         spoken.start,

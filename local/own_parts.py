@@ -113,6 +113,9 @@ def choose_parts(parts: Parts, wanted: Mapping[str, str], place: Path) -> Parts:
         if name not in parts:
             known = f"it has {_list(parts)}" if any(parts) else "it has no splits"
             raise UserError(f"--splits {split}={name}: {place} has no '{name}'{nearest(name, parts)}: {known}.")
+    if wanted and "train" not in wanted:
+        known = _list(parts)
+        raise UserError(f"--splits {_list(wanted)}: say with train=<name>, too, which of {known} is to be learnt from.")
     if wanted:
         return {split: parts[name] for split, name in wanted.items()}
     if len(parts) == 1:
@@ -138,6 +141,8 @@ def _list(names: Iterable[str]) -> str:
 def read_splits(place: Path, given: Given, form: str | None, wanted: Mapping[str, str], pool: bool) -> Splits:
     """Rows by split: train, and what else the data have; `pool`: all as train, wherever the data have them."""
     form, parts = find_parts(place, form)
+    if given.columns and form != "table":
+        raise UserError(f"--columns names the columns of a table, and {place} is read as {form}: leave it out.")
     if form == "table" and set(parts) == {""}:  # it may have a column that says the split
         parts = READERS[form](parts[""], given)
         broken = parts.pop("", {}) if len(parts) > 1 else {}

@@ -6,6 +6,8 @@ wrong with it by the utterance's id. What they do not say (a split, a speaker, a
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +109,8 @@ def to_utterance(row: Row, recording: Recording, given: Given) -> Utterance:
     if channel not in recording.channel_ids:
         raise Unusable("no channel", f"'{row.id}' is in channel {channel}, {recording.id} has {recording.channel_ids}.")
     end = recording.duration if row.end is None else row.end
-    if row.start < 0 or end <= row.start or end > recording.duration + OVERSHOOT or row.start >= recording.duration:
+    # so written, NaN is none of these
+    if not (0 <= row.start < end <= recording.duration + OVERSHOOT and row.start < recording.duration):
         spoken = f"'{row.id}' is said to last from {row.start:g} to {end:g} s of {recording.id}"
         raise Unusable("wrong times", f"{spoken}, which has {recording.duration:.2f} s.")
     start, end = round(row.start, 8), min(end, recording.duration)
@@ -121,9 +124,22 @@ def to_utterance(row: Row, recording: Recording, given: Given) -> Utterance:
 def seconds(text: str, what: str) -> float:
     """A number of seconds; `Unusable` for what is none."""
     try:
-        return float(text)
+        if math.isfinite(number := float(text)):
+            return number
     except ValueError:
-        raise Unusable("wrong times", f"{what}: '{text}' is not a number of seconds.") from None
+        pass
+    raise Unusable("wrong times", f"{what}: '{text}' is not a number of seconds.")
+
+
+def channel_of(text: str, what: str) -> int | None:
+    """A channel from 0, also as pandas writes it beside empty cells (1.0), None for no text; `Unusable` for others."""
+    try:
+        number = float(text or 0)
+        if number.is_integer() and number >= 0:
+            return int(number) if text else None
+    except ValueError:
+        pass
+    raise Unusable("no channel", f"{what}: '{text}' is not the number of a channel, from 0.")
 
 
 def find_file(name: str, base: Path | None, near: Path) -> Path:
@@ -131,4 +147,5 @@ def find_file(name: str, base: Path | None, near: Path) -> Path:
     path = Path(name)
     if path.is_absolute() or base:
         return (base or Path()) / path
-    return next((place / path for place in (near, *near.resolve().parents[:3]) if (place / path).exists()), near / path)
+    places = (place / path for place in (near, *near.resolve().parents[:3]))
+    return next((place for place in places if os.path.exists(place)), near / path)  # Path.exists() raises some errors

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.corpus import Unusable
 from local.pipes import audio_file
-from local.rows import LATIN, Given, Row, Splits, put, seconds
+from local.rows import LATIN, Given, Row, Splits, channel_of, put, seconds
 from utils.errors import UserError, nearest
 from utils.files import read_jsonl, read_lines
 
@@ -95,7 +95,7 @@ def _flat(row: dict) -> dict:
 def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of a table, the header first."""
     lines = list(read_lines(path, LATIN))
-    if len(lines) < 2:
+    if sum(map(bool, map(str.strip, lines))) < 2:
         raise UserError(f"{path} has no rows: a line with the columns' names comes first, then one for each utterance.")
     delimiter = max("\t,;|", key=lines[0].count)
     if delimiter == "\t" and not _quoted_tsv(lines):
@@ -155,6 +155,13 @@ def _check(path: Path, found: Mapping[str, str], header: list[str], given: Given
             f"{path} has no column '{missing}'{near}: it has {', '.join(header)}; name it one of {', '.join(aliases)}, "
             f"or say which it is with --columns {missing}=<column>."
         )
+    if twice := next((name for name in found.values() if header.count(name) > 1), None):
+        raise UserError(f"{path} has several columns '{twice}': give them different names.")
+    if "end" in found and "start" not in found:
+        raise UserError(
+            f"{path} has a column '{found['end']}' and none for where utterances begin: name it one of "
+            f"{', '.join(ALIASES['start'])}, or say which it is with --columns start=<column>."
+        )
     print(f"{path}: " + ", ".join(f"{what} is column '{name}'" for what, name in found.items()))
 
 
@@ -163,7 +170,7 @@ def _check(path: Path, found: Mapping[str, str], header: list[str], given: Given
 
 def _row(values: Mapping[str, object], columns: Mapping[str, str], path: Path, where: str, given: Given) -> Row:
     """One row; `Unusable` where it names no file or no time."""
-    cell = {what: _text(values.get(name)) for what, name in columns.items()}
+    cell = {what: _text(values.get(name), where) for what, name in columns.items()}
     if not cell["audio"]:
         raise Unusable("no audio", f"{where} names no audio file.")
     audio = cell["audio"]
@@ -183,12 +190,14 @@ def _row(values: Mapping[str, object], columns: Mapping[str, str], path: Path, w
         cell.get("language") or None,
         start,
         end,
-        int(cell["channel"]) if cell.get("channel", "").isdigit() else None,
+        channel_of(cell.get("channel", ""), where),
         cell.get("split") or None,
     )
 
 
-def _text(value: object) -> str:
+def _text(value: object, where: str) -> str:
+    if isinstance(value, list):
+        raise Unusable("corrupt", f"{where} has a list where a text belongs.")
     return "" if value is None else " ".join(str(value).split())
 
 

@@ -116,6 +116,8 @@ def test_the_order_of_lines_does_not_matter(tones: Path, tmp_path: Path, manifes
         ("wav.scp", "s0-00 00.wav\n", "s0-00 nothing.wav\n", "missing file"),
         ("wav.scp", "s0-00 00.wav\n", "s0-00 text\n", "corrupt"),
         ("wav.scp", "s0-00 00.wav\n", "s0-00 empty.mp3\n", "empty"),
+        ("wav.scp", "s0-00 00.wav\n", f"s0-00 {'a' * 300}.wav\n", "unreadable"),
+        ("wav.scp", "s0-00 00.wav\n", "s0-00 a\0.wav\n", "missing file"),
         ("utt2spk", "s0-00 s0\n", "", "no speaker"),
     ],
 )
@@ -137,7 +139,9 @@ def test_what_one_file_lacks_is_left_out(file, old, new, reason, tones: Path, tm
         ("s0-00 half 0.9", "wrong times", None),
         ("s0-00 0.5", "corrupt", None),
         ("s9-00 0.5 0.9", "no audio", None),
+        ("s0-00 0.5 nan", "wrong times", None),
         ("s0-00 0.5 0.9 1", "no channel", None),
+        ("s0-00 0.5 0.9 A", "no channel", None),
     ],
 )
 def test_segments(segment, reason, times, tones: Path, tmp_path: Path, manifests):
@@ -155,6 +159,20 @@ def test_a_directory_that_is_mostly_bad_is_refused(tones: Path, refused):
     for number in range(3):
         (tones / f"{number:02d}.wav").unlink()
     assert f"{tones}: 3 of its 12 utterances are unusable" in refused("--corpus", tones)
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk", "segments"])
+def test_a_file_that_is_there_without_lines(name: str, tones: Path, refused):
+    (tones / name).write_text("")
+    assert f"{tones / name} is empty: write its lines, or remove it" in refused("--corpus", tones)
+
+
+def test_options_that_do_not_fit(tones: Path, tmp_path: Path, refused):
+    assert "--columns names the columns of a table, and" in refused("--corpus", tones, "--columns", "text=what")
+    for name in ("one", "two"):
+        shutil.copytree(tones, tmp_path / "data" / name)
+    message = refused("--corpus", tmp_path / "data", "--splits", "dev=one")
+    assert message == "--splits dev: say with train=<name>, too, which of one, two is to be learnt from."
 
 
 def test_texts_that_nobody_can_tell_apart(tones: Path, refused):

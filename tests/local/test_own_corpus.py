@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from local.rows import measure_any
 from steps.prepare.audio import read_audio
 from tests.corpora import own
 from tests.local.own_data import change, content, left_out, make_tones, put, rows
+from utils.errors import UserError
+from utils.files import write_jsonl
 
 KINDS = ("kaldi", "lhotse", "table")
 SIZES = ("--dev", "0.1", "--test", "0.1")
@@ -149,6 +152,33 @@ def test_manifests_that_are_none(copy: Path, refused):
     assert f"{path}, entry 43: not Lhotse's" in refused("--corpus", copy / "lhotse")
     path.write_bytes(gzip.compress(good)[:900])
     assert f"{path} is truncated or not gzip" in refused("--corpus", copy / "lhotse")
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ({"id": 5}, "an id or a text is not a string"),
+        ({"text": ["no"]}, "an id or a text is not a string"),
+        ({"custom": {"translation": {"en": 5}}}, "an id or a text is not a string"),
+        ({"custom": {"translation": ["no"]}}, "an id or a text is not a string"),
+        ({"start": "0"}, "'start' or 'duration' is not a number"),
+        ({"duration": None}, "'start' or 'duration' is not a number"),
+        ({"start": float("nan")}, "wrong times"),
+        ({"channel": 7}, "no channel"),
+        ({"channel": []}, "no channel"),
+        ({"custom": {"translation": {"en": None}}}, ""),
+    ],
+)
+def test_values_that_manifests_do_not_have(value: dict, wrong: str, copy: Path, tmp_path: Path, manifests):
+    path = copy / "lhotse/own_supervisions_all.jsonl.gz"
+    first, *others = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+    write_jsonl(path, [first | value, *others])
+    try:
+        manifests("--corpus", copy / "lhotse", "--out", tmp_path / "m")
+    except UserError as error:
+        assert f"{path}, entry 1: not Lhotse's (" in str(error) and wrong in str(error)
+    else:
+        assert left_out(tmp_path / "m") == ({first["id"]: wrong} if wrong else {})
 
 
 def test_ids_in_two_splits_stay_with_the_held_out_one(tones: Path, tmp_path: Path, manifests):

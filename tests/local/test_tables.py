@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 import local.own as corpus  # noqa: F401  of the fixtures
+from tests.corpora import own
 from tests.local.own_data import change, left_out, rows, table, twelve
 
 
@@ -89,6 +92,32 @@ def test_rows_that_are_bad(tmp_path: Path, manifests):
     path = table(tmp_path / "b", [*twelve("audio\ttext"), "12.wav\tone\tmany"])
     manifests("--corpus", path, "--out", tmp_path / "n")
     assert left_out(tmp_path / "n") == {"line 14": "corrupt"}
+
+
+def test_channels_and_times_that_are_none(tmp_path: Path, manifests):
+    odd = {0: "\t\t1.0", 1: "\t\tleft", 2: "0\tnan\t", 3: "0\t0.5\t0.0", 4: "0\t0.5\t"}
+    lines = ["audio\ttext\tstart\tend\tchannel"]
+    lines += [f"{n:02d}.wav\twhat {n} says\t{odd.get(n, chr(9) * 2)}" for n in range(12)]
+    path = table(tmp_path, lines + [f"{n:02d}.wav\tmore {n}\t0.25\t0.75\t" for n in range(12)] * 2)
+    own.write(tmp_path / "00.wav", np.zeros((16000, 2), dtype=np.int16), 16000)
+    manifests("--corpus", path, "--out", tmp_path / "m")
+    assert left_out(tmp_path / "m") == {"line 3": "no channel", "line 4": "wrong times"}
+    assert rows(tmp_path / "m")["00"]["channel"] == 1  # as pandas writes it beside empty cells
+
+
+def test_columns_that_nobody_can_tell_apart(tmp_path: Path, refused):
+    path = table(tmp_path, ["audio\ttext\ttext", *(f"{n:02d}.wav\tone\ttwo" for n in range(12))])
+    assert f"{path} has several columns 'text': give them different names." in refused("--corpus", path)
+    path = table(tmp_path, ["audio\ttext\tend", *(f"{n:02d}.wav\tone\t0.5" for n in range(12))])
+    assert f"{path} has a column 'end' and none for where utterances begin" in refused("--corpus", path)
+    path = table(tmp_path, ["", "", " "])
+    assert f"{path} has no rows: a line with" in refused("--corpus", path)
+
+
+def test_a_list_in_the_place_of_a_text(tmp_path: Path, manifests):
+    lines = [json.dumps({"audio": f"{n:02d}.wav", "text": ["a", "b"] if n == 3 else f"a {n}"}) for n in range(12)]
+    manifests("--corpus", table(tmp_path, lines, "own.jsonl"), "--out", tmp_path / "m")
+    assert left_out(tmp_path / "m") == {"line 4": "corrupt"}
 
 
 def test_splits_of_a_column_and_of_files(tmp_path: Path, manifests):
