@@ -73,8 +73,8 @@ def _items(path: Path, kind: Any) -> Iterator:
     for number, row in enumerate(read_jsonl(path), 1):
         try:
             item = kind(json.loads(json.dumps(row)))
-            for spoken in getattr(item, "supervisions", [item]):
-                _check(spoken)
+            for part in (item, *getattr(item, "supervisions", ())):  # of a cut
+                _check(part)
             yield item
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise UserError(

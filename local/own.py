@@ -57,9 +57,13 @@ def pairs(words: list[str], option: str) -> dict[str, str]:
 
 
 def check_target(splits: Splits, given: Given, place: Path) -> None:
-    """`UserError` where no utterance is translated into what --target asks for."""
+    """`UserError` where no utterance is translated into what --target asks for, or without it none has a transcript."""
     rows = [row for found in splits.values() for row in found.values() if isinstance(row, Row)]
     there = sorted({language for row in rows for language in row.translation})
+    if there and not given.target and not any(row.text for row in rows):
+        raise UserError(
+            f"{place} has no transcripts: add them, or say with --target what to learn ({', '.join(there)})."
+        )
     if given.target and given.target not in there:
         known = f"only into {', '.join(there)}" if there else "into no language"
         raise UserError(f"{place} has translations {known}: --target {given.target}{nearest(given.target, there)}.")

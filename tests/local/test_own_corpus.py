@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, RecordingSet, SupervisionSet, load_manifest
 from lhotse.kaldi import load_kaldi_data_dir
 
 import local.own as corpus  # noqa: F401  of the fixtures
@@ -169,7 +169,7 @@ def test_manifests_that_are_none(copy: Path, refused):
         ({"custom": {"translation": {"en": None}}}, ""),
     ],
 )
-def test_values_that_manifests_do_not_have(value: dict, wrong: str, copy: Path, tmp_path: Path, manifests):
+def test_values_that_supervisions_do_not_have(value: dict, wrong: str, copy: Path, tmp_path: Path, manifests):
     path = copy / "lhotse/own_supervisions_all.jsonl.gz"
     first, *others = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
     write_jsonl(path, [first | value, *others])
@@ -179,6 +179,23 @@ def test_values_that_manifests_do_not_have(value: dict, wrong: str, copy: Path, 
         assert f"{path}, entry 1: not Lhotse's (" in str(error) and wrong in str(error)
     else:
         assert left_out(tmp_path / "m") == ({first["id"]: wrong} if wrong else {})
+
+
+def test_values_that_cuts_do_not_have(copy: Path, tmp_path: Path, refused):
+    path = tmp_path / "cuts.jsonl"
+    names = (copy / f"lhotse/own_{kind}_all.jsonl.gz" for kind in ("recordings", "supervisions"))
+    CutSet.from_manifests(*map(load_manifest, names)).to_file(path)
+    change(path, '"start": 0,', '"start": "0",')
+    assert f"{path}, entry 1: not Lhotse's (TypeError: 'start' or" in refused("--corpus", path)
+
+
+def test_no_transcripts_and_nothing_else_to_learn(tones: Path, refused):
+    lines = (tones / "text").read_text().splitlines()
+    put(tones / "text.en", lines)
+    put(tones / "text", [line.split()[0] for line in lines])
+    assert f"{tones} has no transcripts: add them, or say with --target what to learn (en)." in refused(
+        "--corpus", tones
+    )
 
 
 def test_ids_in_two_splits_stay_with_the_held_out_one(tones: Path, tmp_path: Path, manifests):
