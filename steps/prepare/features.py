@@ -18,7 +18,7 @@ from steps.prepare.chunks import Chunk, is_done, plan_chunks, process_chunk
 from steps.prepare.config import FeatureConfig
 from steps.prepare.encoder_features import complete
 from steps.prepare.jobs import process_all
-from steps.prepare.manifests import read_manifests
+from steps.prepare.manifests import manifest_paths, read_manifests
 from utils.errors import UserError, run
 from utils.files import read_json, read_jsonl, write_json, write_jsonl
 from utils.options import Parser, load_config, save_config
@@ -147,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     splits = [word for word in options.splits if "=" not in word]  # argparse gives --splits all words up to an option
     overrides = [word for word in options.splits if "=" in word] + options.overrides
     config = complete(load_feature_config(options.config, overrides))
+    for split in splits:  # a wrong name, before hours of work on the others
+        manifest_paths(options.manifests, split)
     for split in splits:
         prepare_split(options.manifests, options.out, split, config, options.jobs, options.chunk_size)
     save_config(options.out / "features.yaml", config)

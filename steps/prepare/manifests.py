@@ -9,7 +9,7 @@ from pathlib import Path
 from lhotse import Recording, SupervisionSegment
 
 from steps.prepare.usable import Fault
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 from utils.files import read_jsonl, require
 
 MADE_BY = "stage 1 (manifests)"
@@ -19,9 +19,20 @@ NUMBERS = {Recording: ("sampling_rate", "num_samples", "duration"), SupervisionS
 
 
 def manifest_paths(folder: Path, split: str) -> tuple[Path, Path]:
-    """Where a split's recordings and supervisions are; `UserError` where one is missing."""
+    """Where a split's recordings and supervisions are; `UserError` where one is missing, or only others are there."""
     names = (f"{split}_recordings.jsonl.gz", f"{split}_supervisions.jsonl.gz")
+    there = splits_in(folder)
+    if there and not any((folder / name).exists() for name in names):
+        told = f"has no split '{split}'{nearest(split, there)} but {', '.join(there)}"
+        raise UserError(f"{folder} {told}: correct its name, or run {MADE_BY} for it.")
     return require(folder / names[0], MADE_BY), require(folder / names[1], MADE_BY)
+
+
+def splits_in(folder: Path) -> list[str]:
+    """The splits that a folder has manifests of, those that are trained on first."""
+    ending = "_supervisions.jsonl.gz"
+    names = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+    return sorted(names, key=lambda name: not name.startswith("train"))
 
 
 def read_manifests(folder: Path, split: str) -> tuple[Work, list[dict]]:

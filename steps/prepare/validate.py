@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check_manifests(options, faults) -> None:
-    from steps.prepare.checks.manifests import Common, Split, splits_in
+    from steps.prepare.checks.manifests import Common, Split
     from steps.prepare.checks.mend import mend_split
+    from steps.prepare.manifests import splits_in
 
     folder = require(options.manifests, "stage 1 (manifests)")
     splits = options.splits or splits_in(folder)

@@ -15,6 +15,7 @@ import local.own as corpus  # noqa: F401  of the fixtures
 from local.corpus import Unusable
 from local.rows import measure_any
 from steps.prepare.audio import read_audio
+from steps.prepare.features import main as features
 from tests.corpora import own
 from tests.local.own_data import change, content, left_out, make_tones, put, rows
 from utils.errors import UserError
@@ -208,6 +209,15 @@ def test_ids_in_two_splits_stay_with_the_held_out_one(tones: Path, tmp_path: Pat
     manifests("--corpus", tmp_path / "data", "--out", tmp_path / "m")
     assert left_out(tmp_path / "m") == {"s0-00": "duplicate id"}
     assert set(rows(tmp_path / "m", "dev")) == {"s0-00"} and len(rows(tmp_path / "m", "train")) == 11
+
+
+def test_features_of_a_split_that_is_not_there(tones: Path, tmp_path: Path, manifests):
+    manifests("--corpus", tones, "--out", tmp_path / "m")
+    with pytest.raises(
+        UserError, match=r"/m has no split 'deb' \(did you mean 'dev'\?\) but train, dev, test: correct"
+    ):
+        features(["--manifests", f"{tmp_path}/m", "--out", f"{tmp_path}/d", "--splits", "train", "deb"])
+    assert not (tmp_path / "d").exists()  # before the first split is begun
 
 
 # ---- texts

@@ -169,10 +169,3 @@ class Split:
             if row["id"] not in self.unread and crc32(row["id"].encode()) % every == 0
         )
         check_audio(rows, self.recordings, self.faults, self.full, self.jobs)
-
-
-def splits_in(folder: Path) -> list[str]:
-    """The splits that a folder has manifests of, those that are trained on first."""
-    ending = "_supervisions.jsonl.gz"
-    names = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
-    return sorted(names, key=lambda name: not name.startswith("train"))
