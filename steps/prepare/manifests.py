@@ -85,10 +85,14 @@ def typed_rows(path: Path, kind: type) -> Iterator[dict]:
 
 
 def _check_values(row: dict, numbers: tuple[str, ...]) -> None:
-    """`TypeError` for a number, a text or a translation that is something else, which Lhotse takes as it is."""
+    """`TypeError` for a number, text, translation, channel or path that is something else: Lhotse takes it as it is."""
     for name in numbers:
         if not isinstance(row[name], int | float):
             raise TypeError(f"'{name}' is not a number")
     for text in (row.get("text"), *((row.get("custom") or {}).get("translation") or {}).values()):
         if text is not None and not isinstance(text, str):
             raise TypeError("a text is not a string")
+    if row.get("channel", 0) in (None, []):
+        raise TypeError("'channel' is empty")
+    if not all(isinstance(source.get("source"), str) for source in row.get("sources", ())):
+        raise TypeError("a 'source' is not a path")

@@ -19,7 +19,7 @@ from steps.prepare.features import main as features
 from tests.corpora import own
 from tests.local.own_data import change, content, left_out, make_tones, put, rows
 from utils.errors import UserError
-from utils.files import write_jsonl
+from utils.files import read_jsonl, write_jsonl
 
 KINDS = ("kaldi", "lhotse", "table")
 SIZES = ("--dev", "0.1", "--test", "0.1")
@@ -218,6 +218,22 @@ def test_features_of_a_split_that_is_not_there(tones: Path, tmp_path: Path, mani
     ):
         features(["--manifests", f"{tmp_path}/m", "--out", f"{tmp_path}/d", "--splits", "train", "deb"])
     assert not (tmp_path / "d").exists()  # before the first split is begun
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wrong"),
+    [
+        ("supervisions", {"channel": None}, "'channel' is empty"),
+        ("supervisions", {"channel": []}, "'channel' is empty"),
+        ("recordings", {"sources": [{"type": "file", "channels": [0], "source": None}]}, "a 'source' is not a path"),
+    ],
+)
+def test_features_of_values_that_manifests_do_not_have(kind, value, wrong, tones: Path, tmp_path: Path, manifests):
+    manifests("--corpus", tones, "--out", tmp_path / "m")
+    path = tmp_path / f"m/train_{kind}.jsonl.gz"
+    write_jsonl(path, [row | value for row in read_jsonl(path)])
+    with pytest.raises(UserError, match=rf"train_{kind}.jsonl.gz, entry 1: not a Lhotse .*{wrong}"):
+        features(["--manifests", f"{tmp_path}/m", "--out", f"{tmp_path}/d", "--splits", "train"])
 
 
 # ---- texts
