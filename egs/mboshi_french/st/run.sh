@@ -108,7 +108,7 @@ done
 
 if stage 8 "Scores"; then
   compared="" selected=""
-  ! among "$systems" blind || compared="--baseline $(outputs blind attention.beam)"
+  ! among "$systems" blind || [ "$systems" = blind ] || compared="--baseline $(outputs blind attention.beam)"
   ! among "$splits" valid || selected="--select valid"
   scores "$(printf '%s\n' $first $systems $models | sort -u | xargs)" --casing lower cased $selected $compared \
     --title "Mboshi to French"
