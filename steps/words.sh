@@ -9,14 +9,17 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "${processes:-}" "${preset:-}") -m steps.train"
 texts=data/manifests/train_supervisions.jsonl.gz
-data=data               # where the cuts are: `of` has others
+data=data
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 corpus=${corpus:-} miniature=""
+[ -d "$conf" ] || refuse "--conf $conf is no folder: give one that has the YAML files of conf, such as a copy of it."
 place=${corpus:-downloads}
 if [ "${mini:-false}" = true ]; then
   [ -z "$corpus" ] || refuse "--mini makes a corpus of its own: leave out --corpus $corpus."
   miniature=downloads/miniature place=downloads/miniature
 fi
+[ -z "$corpus" ] || [ -e "$corpus" ] || [ "$DRAGOMAN_STAGE" -gt 1 ] ||
+  refuse "--corpus ${corpus/#[!\/]*/$PWD/$corpus} does not exist: give the folder that has the corpus."
 
 # Is a word among several? `among "$systems" cascade`
 among() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
@@ -30,6 +33,9 @@ has() {
 
 [ "${target:-}" != ja ] || has MeCab ||
   refuse "--target ja: sacrebleu needs MeCab: run 'pip install sacrebleu[ja]' after '. path.sh'."
+
+# with_conf: the systems that have a YAML file in conf, for `one_of`
+with_conf() { basename -s .yaml "$conf"/*.yaml | grep -vx 'lm\|.*features\|searches.*' | xargs; }
 
 # fetch <module> [options]: the corpus into downloads/, in miniature with --mini, not at all where --corpus names it
 fetch() {

@@ -20,6 +20,8 @@ from utils.errors import UserError, nearest
 
 VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^)]*\)|[^\s"'#;$(]|\$\{?\w+\}?)*"""
 ASSIGNMENT = re.compile(rf"([a-z]\w*)=({VALUE})(?=\s|$|;)")
+# what stands before a command, or before a word that another word calls
+CALL = r"(?:^|&&|\|\||;|!|\{|\)\"?|\b(?:do|then|else|in_turn|of [\w\"$]+))\s*"
 FUNCTION = re.compile(r"(\w+)\(\)\s*\{")
 STAGE = re.compile(r"""^\s*(?:if\s+)?stage\s+(\d+)\s+(?:"([^"]*)"|'([^']*)'|(\S+))""")
 COMMON = {
@@ -83,8 +85,14 @@ def outputs(command: str) -> list[str]:
 
 def filled_in(text: str, values: dict[str, str]) -> str:
     """`text` with what is known of its `$variables`: single words, and the patterns of name=$(printf 'a/%s' ...)."""
-    for name, template in re.findall(r"^(\w+)=\$\(printf '([^']+)'", text, re.MULTILINE):
-        values = {**values, name: template.replace("%s", "*").strip()}
+    values = {**dict(re.findall(r"^(\w+)=([\w./-]+)$", text, re.MULTILINE)), **values}
+    for name, _, template in re.findall(r"^\s*(\w+)=\$\(printf (['\"])(.+?)\2", text, re.MULTILINE):
+        values[name] = put_in(template.replace("%s", "*").strip(), values)
+    return put_in(text, values)
+
+
+def put_in(text: str, values: dict[str, str]) -> str:
+    """`text` with the values, each a single word, of its `$variables`."""
     for name, value in values.items():
         if re.fullmatch(r"[^\s$\\]+", value):
             text = re.sub(rf"\$({name}\b|{{{name}}})", value, text)
@@ -104,7 +112,7 @@ def read_makers(recipe: Recipe, lines: list[str]) -> None:
             function = match[1]
         found = [pattern for pattern in outputs(line) if not pattern.startswith("*")]
         for name in makes if function or number is not None else ():
-            found += makes[name] if re.search(rf"\b{name}\b", line) and name != function else []
+            found += makes[name] if re.search(CALL + rf"{name}\b", line) and name != function else []
         if function:
             makes.setdefault(function, []).extend(found)
             function = None if line.rstrip().endswith("}") and (match or line.startswith("}")) else function
@@ -141,6 +149,8 @@ def maker(recipe: Recipe, path: str) -> int | None:
     """The stage whose `run ... --out` makes `path` (the file itself, its folder, or something in it), if any does."""
     parts, best = Path(path).parts, None
     for pattern, number in recipe.makers:
+        if fnmatch.fnmatch(path, pattern):  # a star may stand for several folders
+            best = best or ((0, 0, 0), number)
         globs = Path(pattern).parts
         pairs = list(zip(parts, globs))  # noqa: B905  the shorter one is a folder of the longer
         if not all(fnmatch.fnmatch(part, glob) or fnmatch.fnmatch(glob, part) for part, glob in pairs):
@@ -207,7 +217,8 @@ def read_arguments(recipe: Recipe, arguments: list[str]) -> dict[str, str]:
             value = "true"  # a switch needs no value
         elif not equals:
             if not rest or rest[0].startswith("--"):
-                raise UserError(f"{left} needs a value, for instance {left} {shlex.quote(defaults[name])}.")
+                example = f", for instance {left} {shlex.quote(defaults[name])}" if defaults[name] else ""
+                raise UserError(f"{left} needs a value{example}.")
             value = rest.pop(0)
         check_value(name, value, defaults[name])
         given[name] = value

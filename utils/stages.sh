@@ -9,7 +9,7 @@
 DRAGOMAN_STAGE=0 DRAGOMAN_STOP_STAGE=99 DRAGOMAN_OPTIONS='' DRAGOMAN_AGAIN='' DRAGOMAN_BEGAN=0 DRAGOMAN_GIVEN=''
 DRAGOMAN_LOG=exp/log DRAGOMAN_SCRIPT=$PWD/${0##*/}
 dragoman_now='' dragoman_idle='' dragoman_told='' dragoman_since=0 dragoman_beside=1 dragoman_jobs=() dragoman_marked=''
-dragoman_in_turn=''
+dragoman_in_turn='' dragoman_running=''
 
 dragoman_time() {
   local s=$1
@@ -24,8 +24,12 @@ dragoman_start() {
   DRAGOMAN_LOG=${exp:-exp}/log
   # A stage that was not asked for is no failure, even as the script's last line; any other false command is one.
   trap 'dragoman_idle=""' ERR
+  trap dragoman_interrupted INT
   trap dragoman_end EXIT
 }
+
+# Ctrl-C between two commands; one that runs ends by itself, says so, and ends the recipe.
+dragoman_interrupted() { [ -n "$dragoman_running" ] || exit 130; }
 
 # What finished after this moment is not done a third time when the same command continues an interrupted one.
 dragoman_mark() {
@@ -71,7 +75,7 @@ dragoman_wait() {
     if [ "${#left[@]}" -eq "${#dragoman_jobs[@]}" ]; then sleep 0.2 || true; fi
     dragoman_jobs=(${left[@]+"${left[@]}"})
   done
-  trap - INT
+  trap dragoman_interrupted INT
   [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
 }
 
@@ -183,7 +187,9 @@ run() {
   if [ "$dragoman_beside" -gt 1 ] && [ -z "$dragoman_in_turn" ]; then
     dragoman_beside_others dragoman_command "$@"
   else
+    dragoman_running=1
     dragoman_command "$@" || status=$?
+    dragoman_running=''
     [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }
   fi
 }

@@ -52,3 +52,19 @@ def test_a_corpus_and_a_miniature_are_not_asked_for_at_once(recipe: str, tmp_pat
     done = run_script(copy_recipe(recipe, tmp_path), "--mini", "--corpus", "somewhere")
     assert done.returncode == 2
     assert re.fullmatch(r"error: --mini makes a corpus of its own: leave out --corpus somewhere\.\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--corpus", "--corpus {folder}/nonesuch does not exist: give the folder that has the corpus."),
+        ("--conf", "--conf nonesuch is no folder: give one that has the YAML files of conf, such as a copy of it."),
+        ("--systems", "--systems has 'nonesuch', which is none of: "),
+    ],
+)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_is_not_there_is_told_before_anything_is_fetched(recipe: str, tmp_path: Path, option: str, said: str):
+    script = copy_recipe(recipe, tmp_path)
+    done = run_script(script, option, "nonesuch")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "== stage" not in done.stdout
+    assert done.stderr.startswith("error: " + said.format(folder=script.parent))

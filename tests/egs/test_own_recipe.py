@@ -120,7 +120,7 @@ def test_mistakes_are_one_sentence(script: Path, tmp_path: Path):
 
     assert "give your data with --corpus, or try --mini" in refused()
     assert "--systems cascade: say with --target into which language" in refused(
-        "--corpus", "x", "--systems", "cascade"
+        "--corpus", str(tmp_path), "--systems", "cascade"
     )
-    assert "--systems has 'wisper', which is none of" in refused("--corpus", "x", "--systems", "wisper")
+    assert "--systems has 'wisper', which is none of" in refused("--corpus", str(tmp_path), "--systems", "wisper")
     assert "nowhere does not exist" in refused("--corpus", "nowhere")

@@ -132,6 +132,13 @@ def test_maker_of_a_path_that_a_variable_names(path, stage):
     assert maker(read_recipe(ROOT / "egs/asterisk/st/run.sh"), path) == stage
 
 
+@pytest.mark.parametrize("script", sorted(ROOT.glob("egs/*/*/run.sh")), ids=str)
+def test_all_recipes_say_which_stage_makes_what_training_reads(script):
+    recipe = read_recipe(script)
+    assert maker(recipe, "data/train/cuts.jsonl.gz") == maker(recipe, "data/whisper/train/cuts.jsonl.gz") == 2
+    assert maker(recipe, "data/lang_x/tokens.txt") == 3 and maker(recipe, "exp/x/averaged.pt") == 5
+
+
 def test_a_function_makes_its_files_where_it_is_called(tmp_path):
     text = """. parse_options.sh
 stage 3 "Tokens" && run tokens --out data/lang -- make

@@ -251,6 +251,18 @@ def test_ctrl_c_ends_the_command_with_one_line_and_130(toy):
     assert again.returncode == 0
 
 
+def test_ctrl_c_between_two_commands_is_no_success(toy):
+    script = toy.folder / "run.sh"
+    script.write_text(script.read_text("utf-8") + 'stage 10 "Long" && { touch began; while :; do :; done; }\n', "utf-8")
+    process = toy.start()
+    while not (toy.folder / "began").exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 130 and "finished" not in output
+    assert output.endswith("stage 10 ended with status 130; to resume: bash run.sh --stage 10\n")
+
+
 def test_kill_9_leaves_no_stamp_and_no_orphan(toy):
     process = toy.start("--work", "echo $$ >pid; while :; do sleep 0.1; done")
     pid = int(wait_for(toy.folder / "pid"))

@@ -19,6 +19,7 @@ processes=1                  # that train a system together: one a GPU
 . parse_options.sh
 [ "$mini" = false ] || unless_given conf=conf/mini languages="en fr"
 . words.sh
+one_of --systems "$systems" "$(with_conf)"
 
 lang=data/lang_char
 searches=conf/searches.yaml

@@ -24,6 +24,7 @@ pieces=500 epoch=0.05
 [ "$mini" = false ] || unless_given conf=conf/mini lms="3-gram 4-gram lstm" systems=recogniser-musan pieces=60 epoch=1
 one_of --lms "$lms" "3-gram 4-gram lstm"
 . words.sh
+one_of --systems "$systems" "$(with_conf)"
 
 given=$lm_data lm_data=${lm_data:-${miniature:-downloads}/librispeech-lm}
 has k2 || lms=$(printf '%s\n' $lms | grep -v gram || true)

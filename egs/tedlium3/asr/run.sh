@@ -24,6 +24,7 @@ pieces=500 epoch=0.05
   unless_given conf=conf/mini lms="5-gram 4-gram 3-gram lstm" lm_lines=4 systems=recogniser-musan pieces=60 epoch=1
 one_of --lms "$lms" "5-gram 4-gram 3-gram lstm"
 . words.sh
+one_of --systems "$systems" "$(with_conf)"
 
 given=$lm_data lm_data=${lm_data:-${miniature:-downloads}/tedlium3-lm}
 has k2 || lms=$(printf '%s\n' $lms | grep -v '[34]-gram' || true)
