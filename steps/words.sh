@@ -9,7 +9,7 @@ results=RESULTS.md
 [ "$exp" = exp ] || results=$exp/RESULTS.md
 train="$(launch "${processes:-}" "${preset:-}") -m steps.train"
 texts=data/manifests/train_supervisions.jsonl.gz
-data=data
+data=data # where the cuts are: `of` has others
 cuts=$(printf 'data/%s/cuts.jsonl.gz ' $splits)
 corpus=${corpus:-} miniature=""
 [ -d "$conf" ] || refuse "--conf $conf is no folder: give one that has the YAML files of conf, such as a copy of it."

@@ -85,7 +85,7 @@ def outputs(command: str) -> list[str]:
 
 def filled_in(text: str, values: dict[str, str]) -> str:
     """`text` with what is known of its `$variables`: single words, and the patterns of name=$(printf 'a/%s' ...)."""
-    values = {**dict(re.findall(r"^(\w+)=([\w./-]+)$", text, re.MULTILINE)), **values}
+    values = {**dict(re.findall(r"^(\w+)=([\w./-]+)(?:\s+#.*)?$", text, re.MULTILINE)), **values}
     for name, _, template in re.findall(r"^\s*(\w+)=\$\(printf (['\"])(.+?)\2", text, re.MULTILINE):
         values[name] = put_in(template.replace("%s", "*").strip(), values)
     return put_in(text, values)
