@@ -10,8 +10,8 @@ from pathlib import Path
 
 # Before torch is imported: two profiles are tested side by side on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# With AMX, oneDNN in torch 2.13 gets bfloat16 convolutions wrong that only models as tiny as the tests' have: a stride that
-# leaves a width of one, 128 taps on fewer than 16 channels a group. Torch 1.13 and the published sizes are right.
+# With AMX, oneDNN in torch 2.13 gets bfloat16 convolutions wrong that only models as tiny as the tests' have: a stride
+# that leaves a width of one, 128 taps on fewer than 16 channels a group. Torch 1.13 and the published sizes are right.
 if not version("torch").startswith("1."):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
