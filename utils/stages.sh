@@ -183,11 +183,10 @@ in_turn() {
 
 run() {
   local status=0
-  dragoman_idle=''
   if [ "$dragoman_beside" -gt 1 ] && [ -z "$dragoman_in_turn" ]; then
     dragoman_beside_others dragoman_command "$@"
   else
-    dragoman_running=1
+    dragoman_idle='' dragoman_running=1
     dragoman_command "$@" || status=$?
     dragoman_running=''
     [ "$status" -eq 0 ] || { dragoman_told=1 && exit "$status"; }

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from local.text import normalise
-from tests.corpora.prompts import RATE, Prompt, program, read, share, write_audio
-from tests.steps.tiny_models import make_whisper
+from tests.corpora.prompts import RATE, Prompt, make_listener, program, read, share, write_audio
 
 LANGUAGES = {"en_us": "en", "es_419": "es", "fr_fr": "fr", "it_it": "it", "ru_ru": "ru"}
 SIZES = {"train": 48, "dev": 10, "test": 10}
@@ -92,7 +91,7 @@ def make_with_whisper(folder: Path) -> None:
     """The corpus, and a Whisper of a few thousand parameters that was never trained."""
     make(folder)
     texts = (folder / "fr_fr" / "train.tsv").read_text("utf-8").split("\n")
-    make_whisper(folder / "whisper", texts, num_mel_bins=80, max_source_positions=350)
+    make_listener(folder, texts)
 
 
 if __name__ == "__main__":

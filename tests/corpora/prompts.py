@@ -88,12 +88,18 @@ def write_audio(path: Path, samples: np.ndarray, form: str | None = None, subtyp
     soundfile.write(path, samples, RATE, format=form, subtype=subtype)
 
 
-def make_models(folder: Path, texts: Sequence[str]) -> None:
-    """`folder/whisper`, which hears up to 7 s, and `folder/llm`: a few thousand random parameters each."""
-    from tests.steps.tiny_llm import make_llm
+def make_listener(folder: Path, texts: Sequence[str]) -> None:
+    """`folder/whisper`, a Whisper of a few thousand random parameters that hears up to 7 s (conf/mini of recipes)."""
     from tests.steps.tiny_models import make_whisper
 
     make_whisper(folder / "whisper", texts, num_mel_bins=80, max_source_positions=350)
+
+
+def make_models(folder: Path, texts: Sequence[str]) -> None:
+    """`make_listener`'s, and `folder/llm`: a language model of as few."""
+    from tests.steps.tiny_llm import make_llm
+
+    make_listener(folder, texts)
     make_llm(folder / "llm", max_position_embeddings=512)
 
 
